@@ -1,0 +1,1 @@
+"""cloudgateway: fronts the Kubernetes API so that people manage appliances with kubectl."""
