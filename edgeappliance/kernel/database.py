@@ -146,10 +146,11 @@ class Database:
         if self._closed:
             return
         self._closed = True
+        writer, reader = self._threads
         self._read_queue.put(None)
-        self._write_queue.put(None)
-        for thread in self._threads:
-            await asyncio.to_thread(thread.join)
+        await asyncio.to_thread(reader.join)
+        self._write_queue.put(None)  # last, because SQLite folds the WAL into the file when its last user leaves
+        await asyncio.to_thread(writer.join)
 
     # The writer thread.
 
