@@ -65,8 +65,6 @@ def convert(kind: type[S], values: Mapping[str, Any], *, source: str) -> S:
     """The settings in plain values. Raises SettingsError with every problem."""
     problems: list[Problem] = []
     result = _struct(kind, values, "", problems)
-    if not problems and result is not None:
-        problems += _own_problems(result, "")
     if problems or result is None:
         raise SettingsError(source, problems)
     return result
@@ -88,10 +86,14 @@ def _struct(kind: type[S], values: Mapping[str, Any], path: str, problems: list[
     if len(problems) > before:
         return None
     try:
-        return kind(**arguments)
+        result = kind(**arguments)
     except TypeError as error:  # a required key is missing
         problems.append(Problem(path, str(error).replace("argument", "key")))
         return None
+    rules = getattr(result, "problems", None)  # what a table says of itself, for rules across its keys
+    if callable(rules):
+        problems += [Problem(_join(path, key), message) for key, message in rules()]
+    return result
 
 
 def _value(kind: Any, value: Any, path: str, problems: list[Problem]) -> Any:
@@ -112,19 +114,6 @@ def _value(kind: Any, value: Any, path: str, problems: list[Problem]) -> Any:
         text, _, where = str(error).partition(" - at `$")
         problems.append(Problem(path + where.rstrip("`"), f"{text[:1].lower()}{text[1:]} (it is {value!r})"))
         return None
-
-
-def _own_problems(settings: msgspec.Struct, path: str) -> list[Problem]:
-    """What the settings say of themselves: `problems()` of each table, for rules across keys."""
-    found = []
-    for name, key in zip(settings.__struct_fields__, settings.__struct_encode_fields__, strict=True):
-        value = getattr(settings, name)
-        if isinstance(value, msgspec.Struct):
-            found += _own_problems(value, _join(path, key))
-    own = getattr(settings, "problems", None)
-    if callable(own):
-        found += [Problem(_join(path, key), message) for key, message in own()]
-    return found
 
 
 def _join(path: str, key: str) -> str:
@@ -180,4 +169,6 @@ def _default(field: Any) -> str:
         return ""
     if value is None:
         return ""
+    if value == {}:
+        return "{}"  # toml would write a table of its own
     return toml.dumps({"x": msgspec.to_builtins(value)}).partition("=")[2].strip()

@@ -1,0 +1,1 @@
+"""edgecore's settings: typed, every key documented; the loader is kernel's."""

@@ -1,0 +1,172 @@
+"""Every key of edgecore.toml.
+
+The text of a key is its documentation: `edgecore config show` prints a file made from this module.
+"""
+
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+DEFAULT_FILE = Path("/etc/edgeappliance/edgecore.toml")
+
+_NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Seconds = Annotated[float, Meta(gt=0, le=86400)]
+
+
+def default_node_name() -> str:
+    """The host name as a Kubernetes node name."""
+    name = re.sub(r"[^-a-z0-9.]", "-", socket.gethostname().lower()).strip("-.")
+    return name or "edge"
+
+
+class Node(Struct, frozen=True):
+    """[node]"""
+
+    name: Annotated[
+        str, Meta(description="Name of this node in Kubernetes. Empty: the name it joined with, else the host name.")
+    ] = ""
+    labels: Annotated[dict[str, str], Meta(description="Labels given to the Node when it is registered.")] = field(
+        default_factory=dict
+    )
+    enable: Annotated[bool, Meta(description="Register this box as a Node and report its status and lease.")] = True
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if self.name and not _NODE_NAME.fullmatch(self.name):
+            yield "name", f"{self.name!r} is no Kubernetes name: lower-case letters, digits, '-' and '.', at most 253"
+
+
+class Cloud(Struct, frozen=True):
+    """[cloud]"""
+
+    hub: Annotated[
+        str, Meta(description="host:port of the gateway's websocket. Empty: what `edgecore join` was told.")
+    ] = ""
+    enroll: Annotated[
+        str, Meta(description="host:port of the gateway's enrolment server. Empty: what `edgecore join` was told.")
+    ] = ""
+    project: Annotated[str, Meta(description="Project id in the URL of the link; KubeEdge's default.")] = (
+        "e632aba927ea4ac2b575ec1603d56f10"
+    )
+    heartbeat: Annotated[Seconds, Meta(description="Seconds between keepalive messages.")] = 15.0
+    messages_per_second: Annotated[
+        float, Meta(gt=0, description="Cap on messages per second towards a KubeEdge cloud; our own gateway has none.")
+    ] = 30.0
+    message_burst: Annotated[int, Meta(ge=1, description="Burst above that cap.")] = 60
+    rotate_certificates: Annotated[bool, Meta(description="Renew the client certificate at 70-90 % of its life.")] = (
+        True
+    )
+
+
+class MqttListener(Struct, frozen=True):
+    """[mqtt.pods]"""
+
+    address: Annotated[
+        str, Meta(description="Address of a second listener, for pods and other hosts. Empty: none.")
+    ] = ""
+    port: Annotated[Port, Meta(description="Port of the second listener.")] = 1884
+    user: Annotated[str, Meta(description="User that the second listener asks for.")] = ""
+    password_file: Annotated[str, Meta(description="File that holds that user's password.")] = ""
+    acl_file: Annotated[
+        str, Meta(description="mosquitto ACL file for the second listener. Empty: that user may use every topic.")
+    ] = ""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if self.address and not (self.user and self.password_file):
+            yield "user", "a listener beyond loopback needs user and password_file"
+
+
+class MqttTls(Struct, frozen=True):
+    """[mqtt.tls]"""
+
+    ca_file: Annotated[str, Meta(description="CA that signed the external broker's certificate. Empty: no TLS.")] = ""
+    cert_file: Annotated[str, Meta(description="Client certificate, when the broker asks for one.")] = ""
+    key_file: Annotated[str, Meta(description="Key of the client certificate.")] = ""
+
+
+class Mqtt(Struct, frozen=True):
+    """[mqtt]"""
+
+    mode: Annotated[
+        Literal["internal", "external"],
+        Meta(description="internal: edgecore runs its own mosquitto. external: it connects to the broker below."),
+    ] = "internal"
+    host: Annotated[str, Meta(description="Host of the external broker.")] = "127.0.0.1"
+    port: Annotated[
+        Port, Meta(description="Port of the broker; in mode internal it is bound to 127.0.0.1, anonymous.")
+    ] = 1883
+    user: Annotated[str, Meta(description="User at the external broker.")] = ""
+    password_file: Annotated[str, Meta(description="File that holds the password at the external broker.")] = ""
+    mosquitto: Annotated[str, Meta(description="The mosquitto program of mode internal.")] = "mosquitto"
+    tls: Annotated[MqttTls, Meta(description="TLS towards the external broker.")] = MqttTls()
+    pods: Annotated[MqttListener, Meta(description="A second listener of the internal broker.")] = MqttListener()
+
+
+class Twin(Struct, frozen=True):
+    """[twin]"""
+
+    strict: Annotated[
+        bool, Meta(description="Accept only KubeEdge's narrow character set in values, at most 512 characters.")
+    ] = False
+    commit_interval: Annotated[
+        Seconds, Meta(description="Seconds between commits of reported values. A power cut costs at most that.")
+    ] = 10.0
+
+
+class Mappers(Struct, frozen=True):
+    """[mappers]"""
+
+    directory: Annotated[
+        str, Meta(description="Folder of local device files (*.toml), used beside the Devices of the cloud.")
+    ] = "/etc/edgeappliance/mappers.d"
+    modbus: Annotated[bool, Meta(description="Run the Modbus mapper.")] = True
+
+
+class Metrics(Struct, frozen=True):
+    """[metrics]"""
+
+    enable: Annotated[bool, Meta(description="Serve /metrics and /healthz on 127.0.0.1.")] = True
+    port: Annotated[Port, Meta(description="Port of /metrics.")] = 9152
+
+
+class Log(Struct, frozen=True):
+    """[log]"""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Least level written.")] = "info"
+    format: Annotated[
+        Literal["text", "json"], Meta(description="text (with priorities under journald) or json lines.")
+    ] = "text"
+
+
+class EdgeSettings(Struct, frozen=True):
+    """edgecore.toml"""
+
+    state_dir: Annotated[str, Meta(description="Where certificates and databases live; must survive a reboot.")] = (
+        "/var/lib/edgeappliance"
+    )
+    runtime_dir: Annotated[
+        str, Meta(description="Where sockets and generated files live; may vanish with a reboot.")
+    ] = "/run/edgeappliance"
+    event_loop: Annotated[
+        Literal["auto", "uvloop", "asyncio"], Meta(description="Event loop. auto: what benchmarks favour here.")
+    ] = "auto"
+    node: Annotated[Node, Meta(description="This box as a Kubernetes node.")] = Node()
+    cloud: Annotated[Cloud, Meta(description="The link to the cloud.")] = Cloud()
+    mqtt: Annotated[Mqtt, Meta(description="The MQTT broker for apps and mappers.")] = Mqtt()
+    twin: Annotated[Twin, Meta(description="Device twins.")] = Twin()
+    mappers: Annotated[Mappers, Meta(description="Device mappers.")] = Mappers()
+    metrics: Annotated[Metrics, Meta(description="Prometheus metrics on loopback.")] = Metrics()
+    log: Annotated[Log, Meta(description="Logging.")] = Log()
+
+    @property
+    def state_path(self) -> Path:
+        return Path(self.state_dir)
+
+    @property
+    def control_socket(self) -> Path:
+        return Path(self.runtime_dir) / "control.sock"
