@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from edgeappliance.kernel.errors import ApplianceError, OperatorError, TransientError
+from edgeappliance.kernel.http import close_all
 from edgeappliance.kernel.log import get_logger
 
 MAX_LINE = 4 * 1024 * 1024
@@ -39,6 +40,7 @@ class ControlServer:
         self._path = path
         self._verbs = dict(verbs)
         self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
         self._log = get_logger("control")
 
     async def start(self) -> None:
@@ -64,16 +66,18 @@ class ControlServer:
             self._server.close()
             self._server = None
             self._path.unlink(missing_ok=True)
+            await close_all(self._writers)
 
     async def _somebody_listens(self) -> bool:
         try:
             _, writer = await asyncio.open_unix_connection(str(self._path))
         except OSError:
             return False
-        writer.close()
+        await close_all({writer})
         return True
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         try:
             line = await reader.readline()
             if line:
@@ -82,7 +86,8 @@ class ControlServer:
         except (OSError, ValueError) as error:  # ValueError: the line was longer than MAX_LINE
             self._log.warning("control request dropped", error=error)
         finally:
-            writer.close()
+            self._writers.discard(writer)
+            await close_all({writer})
 
     async def _answer(self, line: bytes) -> Response:
         try:
@@ -107,7 +112,7 @@ async def call(path: Path, verb: str, *, timeout: float = 10.0, **arguments: Any
                 writer.write(msgspec.json.encode(Request(verb, arguments)) + b"\n")
                 line = await reader.readline()
             finally:
-                writer.close()
+                await close_all({writer})
     except PermissionError:
         raise OperatorError(f"no permission for {path}", next_step="run as root or as a member of its group") from None
     except (OSError, TimeoutError):

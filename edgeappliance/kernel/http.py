@@ -1,7 +1,7 @@
 """A small HTTP/1.1 server for loopback: GET only, one request a connection, no framework in memory."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from edgeappliance.kernel.errors import OperatorError
@@ -41,7 +41,7 @@ class LocalHttpServer:
         self._port = port
         self._pages = dict(pages)
         self._server: asyncio.Server | None = None
-        self._open = 0
+        self._writers: set[asyncio.StreamWriter] = set()
         self._log = get_logger("http")
 
     @property
@@ -65,11 +65,12 @@ class LocalHttpServer:
         if self._server is not None:
             self._server.close()
             self._server = None
+            await close_all(self._writers)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
+        self._writers.add(writer)
         try:
-            if self._open <= MAX_CONNECTIONS:
+            if len(self._writers) <= MAX_CONNECTIONS:
                 async with asyncio.timeout(READ_TIMEOUT):
                     answer, head_only = await self._answer(reader)
                     writer.write(_render(answer, head_only=head_only))
@@ -77,8 +78,8 @@ class LocalHttpServer:
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             self._log.debug("request dropped")
         finally:
-            self._open -= 1
-            writer.close()
+            self._writers.discard(writer)
+            await close_all({writer})
 
     async def _answer(self, reader: asyncio.StreamReader) -> tuple[Answer, bool]:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -94,6 +95,18 @@ class LocalHttpServer:
         result = page()
         answer = result if isinstance(result, Answer) else await result
         return answer, method == "HEAD"
+
+
+async def close_all(writers: Iterable[asyncio.StreamWriter]) -> None:
+    """Close connections and wait for their transports; what the peer makes of it does not matter."""
+    closing = list(writers)
+    for writer in closing:
+        writer.close()
+    for writer in closing:
+        try:
+            await writer.wait_closed()
+        except OSError:
+            continue  # the peer was gone first
 
 
 def _render(answer: Answer, *, head_only: bool) -> bytes:

@@ -1,0 +1,1 @@
+"""A schema for the database tests."""
