@@ -1,0 +1,46 @@
+"""Mirrors that several controllers share: one watch for one set of objects."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from cloudgateway.kube.client import KubeClient
+from cloudgateway.kube.reflector import Reflector, Watched
+
+__all__ = ["Informers", "Spawner"]
+
+
+class Spawner(Protocol):
+    """Runs background work and owns it (a kernel TaskScope)."""
+
+    def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> object: ...
+
+
+class Informers:
+    """Gives each controller the mirror it asks for; a mirror runs from its first use until the scope ends."""
+
+    def __init__(self, client: KubeClient, scope: Spawner) -> None:
+        self._client = client
+        self._scope = scope
+        self._running: dict[Watched, Reflector] = {}
+
+    def of(self, watched: Watched) -> Reflector:
+        """The mirror of these objects. Must be called inside the running event loop."""
+        found = self._running.get(watched)
+        if found is None:
+            found = self._running[watched] = Reflector(self._client, watched)
+            self._scope.spawn(found.run(), name=f"watch-{watched.gvr.group_resource}")
+        return found
+
+    def troubles(self) -> dict[str, str]:
+        """What keeps mirrors from being true, by resource; empty when all is well."""
+        return {
+            watched.gvr.group_resource: reflector.last_error
+            for watched, reflector in self._running.items()
+            if reflector.last_error
+        }
+
+    def forget(self) -> None:
+        """The scope has ended the mirrors; the next use starts anew."""
+        self._running.clear()
