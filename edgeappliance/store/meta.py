@@ -38,16 +38,14 @@ class MetaStore:
     async def delete(self, key: str, *, uid: str = "") -> bool:
         """Remove the row `key`; with a `uid` only if the row holds that very object.
 
-        KubeEdge looks for the uid anywhere in the text (reference 1.4 C), which also hits an object that
-        merely names it; here the uid is a column. A row without uid is removed whatever `uid` says.
-        Returns whether a row went away.
+        KubeEdge looks for the uid anywhere in the text of a pod (reference 1.4 C), which also hits an object
+        that merely names it; here the uid is a column. A row without uid is removed whatever `uid` says.
+        Returns whether there is no such row now: False means that another object of that name stays.
         """
 
         def write(transaction: Transaction) -> bool:
-            transaction.execute(
-                "DELETE FROM meta WHERE key = ? AND (? = '' OR uid = '' OR uid = ?)", (key, uid, uid)
-            )
-            return transaction.changes > 0
+            transaction.execute("DELETE FROM meta WHERE key = ? AND (? = '' OR uid = '' OR uid = ?)", (key, uid, uid))
+            return transaction.one("SELECT 1 FROM meta WHERE key = ?", (key,)) is None
 
         return await self._database.write(write, durable=True)
 

@@ -119,8 +119,7 @@ class TwinStore:
 
 
 _SELECT_DEVICES = (
-    "SELECT id, name, description, state, last_online, state_version, state_acked, attributes"
-    " FROM device ORDER BY id"
+    "SELECT id, name, description, state, last_online, state_version, state_acked, attributes FROM device ORDER BY id"
 )
 _SELECT_TWINS = (
     "SELECT device_id, name, type, optional, metadata,"

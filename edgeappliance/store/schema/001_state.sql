@@ -2,8 +2,7 @@
 -- Modelled on KubeEdge's edgecore.db (reference 5), in a file of our own: a version number per half
 -- and the last version that the cloud acknowledged replace upstream's JSON texts and its confirm map.
 
--- What the cloud wants of this node. key = resource as on the wire, <ns>/<type>/<name>;
--- rank keeps the order in which rows were first stored.
+-- What the cloud wants of this node. key = resource as on the wire, <ns>/<type>/<name>.
 CREATE TABLE meta (
     key              TEXT PRIMARY KEY NOT NULL,
     type             TEXT NOT NULL,

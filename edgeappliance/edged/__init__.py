@@ -1,0 +1,1 @@
+"""This machine as a Kubernetes node: its registration, its status, its lease."""

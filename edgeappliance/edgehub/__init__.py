@@ -1,0 +1,1 @@
+"""Identity and enrolment, and the one link to the cloud."""

@@ -1,0 +1,373 @@
+"""edgehub: keeps the link to the cloud up and hands what arrives to its receivers (reference 1.2, 2)."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from edgeappliance.edgehub.enrolment import Enrolment
+from edgeappliance.edgehub.identity import Identity, IdentityFiles, clock_is_implausible, sync_directory
+from edgeappliance.edgehub.link import Link, LinkRefused, Target, Traffic, open_link
+from edgeappliance.kernel.backoff import Backoff
+from edgeappliance.kernel.clock import Clock
+from edgeappliance.kernel.component import Health, State
+from edgeappliance.kernel.errors import ApplianceError, OperatorError, TransientError
+from edgeappliance.kernel.log import get_logger
+from edgeappliance.kernel.supervisor import TaskScope
+from edgeappliance.wire.errors import WireError
+from edgeappliance.wire.message import Message, decode
+from edgeappliance.wire.operations import OK, Group, Operation, ResourceType
+
+MAX_INBOX = 1024
+"""Messages that may wait for one receiver. Beyond, the newest is dropped: an object is sent again by the cloud."""
+
+ROTATE_FROM, ROTATE_TO = 0.70, 0.90
+"""Part of its life after which a certificate is renewed (reference 3.4); a point in between is drawn."""
+
+ROTATION_CHECK = 3600.0
+"""Seconds between looks at the wall clock, which may jump: rotation is never slept for in one piece."""
+
+RENEWAL_PAUSE = 60.0
+"""Seconds between attempts to renew a certificate that the cloud refuses."""
+
+_TRANSPORT_OPERATIONS = {Operation.PING, Operation.PONG, Operation.CONFIG}
+_NEVER_ACKNOWLEDGED = {ResourceType.NODE_PATCH.value, ResourceType.POD_PATCH.value}
+
+Receiver = Callable[[Message], Awaitable[None]]
+
+
+class LinkDown(TransientError):
+    """There is no link to the cloud, or it broke while an answer was awaited."""
+
+
+class RequestTimeout(TransientError):
+    """The cloud did not answer in time."""
+
+
+class EdgeHub:
+    """The only way to the cloud and back.
+
+    A message from the cloud that answers a request completes it; every other one goes, in order of arrival,
+    to the receiver of its group. Receivers of different groups do not wait for each other.
+    """
+
+    def __init__(
+        self,
+        scope: TaskScope,
+        *,
+        target: Target,
+        files: IdentityFiles,
+        enrolment: Enrolment,
+        clock: Clock,
+        token_file: Path | None = None,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._scope = scope
+        self._target = target
+        self._files = files
+        self._enrolment = enrolment
+        self._clock = clock
+        self._token_file = token_file
+        # A gentle factor: after an outage of seconds everybody is back within one or two more.
+        self._backoff = backoff or Backoff(initial=1.0, maximum=10.0, factor=1.3, jitter=0.3)
+        self._link: Link | None = None
+        self._identity: Identity | None = None
+        self._receivers: dict[str, Receiver] = {}
+        self._inboxes: dict[str, asyncio.Queue[Message]] = {}
+        self._listeners: list[Callable[[bool], None]] = []
+        self._pending: dict[str, asyncio.Future[Message]] = {}
+        self._renew_after = 0.0
+        self._dropped = 0
+        self._refused_messages = 0
+        self._connections = 0
+        self._health = Health(State.STOPPED)
+        self._log = get_logger("edgehub")
+        self.traffic = Traffic()
+
+    # -- for the other components -------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a link now."""
+        return self._link is not None and self._link.is_open
+
+    @property
+    def ours(self) -> bool:
+        """Whether the peer is a cloudgateway of this project, which announced itself in the upgrade."""
+        return self._link is not None and self._link.ours
+
+    @property
+    def local_address(self) -> str:
+        """Our address on the way to the cloud; empty before the first link."""
+        return self._link.local_address if self._link is not None else ""
+
+    def send(self, message: Message) -> bool:
+        """Send without waiting. False when there is no link (nothing is kept) or its queue is full."""
+        link = self._link
+        if link is None:
+            return False
+        return link.send(message, urgent=message.operation == Operation.RESPONSE)
+
+    async def request(self, message: Message, timeout: float, *, acknowledge: bool = True) -> Message:
+        """Send and return the cloud's answer, which may be of operation `error`.
+
+        The answer is acknowledged here as KubeEdge's edge does it (reference 2.8), unless the caller does so
+        itself after storing it. Raises LinkDown or RequestTimeout.
+        """
+        if self._link is None:
+            raise LinkDown("not connected to the cloud")
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._pending[message.id] = future
+        try:
+            if not self.send(message):
+                raise LinkDown("the link to the cloud is overloaded" if self.connected else "the link broke")
+            async with asyncio.timeout(timeout):
+                answer = await future
+        except TimeoutError:
+            raise RequestTimeout(f"no answer to {message.operation} {message.resource} in {timeout:.0f} s") from None
+        finally:
+            del self._pending[message.id]
+        if acknowledge and needs_acknowledgement(answer):
+            self.send(answer.reply(OK))
+        return answer
+
+    def route(self, group: str, receiver: Receiver) -> None:
+        """Hand messages of a group to `receiver`. `resource` and `func` go the same way (reference 1.2)."""
+        for name in (Group.RESOURCE, Group.FUNC) if group == Group.RESOURCE else (group,):
+            self._receivers[name] = receiver
+
+    def on_connection(self, callback: Callable[[bool], None]) -> None:
+        """Call `callback(True)` after every connect and `callback(False)` after every loss."""
+        self._listeners.append(callback)
+
+    # -- component ----------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Read the identity and begin; connecting goes on in the background."""
+        self._identity = await asyncio.to_thread(self._files.load)
+        self._set_health(State.DEGRADED, "connecting")
+        self._inboxes = {}
+        for group, receiver in self._receivers.items():
+            inbox: asyncio.Queue[Message] = asyncio.Queue(MAX_INBOX)
+            self._inboxes[group] = inbox
+            self._scope.spawn(self._receive(inbox, receiver), name=f"receive-{group}")
+        self._scope.spawn(self._keep_connected(), name="connect")
+        self._scope.spawn(self._rotate(), name="rotate")
+
+    async def stop(self) -> None:
+        await self._scope.cancel()
+        self._set_health(State.STOPPED)
+
+    def health(self) -> Health:
+        details: dict[str, Any] = {
+            "cloud": f"{self._target.host}:{self._target.port}",
+            "ours": self.ours,
+            "connections": self._connections,
+            "bytes_sent": self.traffic.bytes_sent,
+            "bytes_received": self.traffic.bytes_received,
+            "messages_sent": self.traffic.messages_sent,
+            "messages_received": self.traffic.messages_received,
+            "dropped": self._dropped,
+            "refused": self._refused_messages,
+        }
+        if self._identity is not None:
+            details["certificate_expires"] = int(self._identity.facts.not_after)
+        health = self._health
+        return Health(health.state, health.reason, health.next_step, health.since_ms, details)
+
+    # -- the connection -----------------------------------------------------------------------------------
+
+    async def _keep_connected(self) -> None:
+        while True:
+            started = self._clock.monotonic()
+            try:
+                await self._one_connection()
+            except ApplianceError as error:
+                self._report(error)
+            self._backoff.succeeded(self._clock.monotonic() - started)
+            await asyncio.sleep(self._backoff.next_delay())
+
+    async def _one_connection(self) -> None:
+        identity = await self._ready_identity()
+        ignore_dates = clock_is_implausible(self._clock.wall_ms() / 1000, identity.facts)
+        if ignore_dates:
+            self._log.warning("the clock cannot be right: certificate dates are not checked", ms=self._clock.wall_ms())
+        context = await asyncio.to_thread(identity.client_context, ignore_dates=ignore_dates)
+        try:
+            link = await open_link(
+                self._target, context=context, clock=self._clock, on_message=self._take, traffic=self.traffic
+            )
+        except LinkRefused as error:
+            if error.certificate:
+                await self._renew_refused(identity)
+            raise
+        self._link = link
+        self._connections += 1
+        self._set_health(State.RUNNING)
+        self._log.info("connected", cloud=self._target.url, ours=link.ours)
+        for listener in self._listeners:
+            listener(True)
+        try:
+            reason = await link.closed
+        finally:
+            self._link = None
+            self._lost()
+            await link.close()
+        raise LinkDown(f"the link broke: {reason}")
+
+    def _lost(self) -> None:
+        """The link is gone: nobody waits for its answers any longer."""
+        waiting = [future for future in self._pending.values() if not future.done()]
+        for future in waiting:
+            future.set_exception(LinkDown("the link broke before the answer came"))
+        if self._health.state is State.RUNNING:
+            self._set_health(State.DEGRADED, "the link broke")
+            for listener in self._listeners:
+                listener(False)
+
+    def _report(self, error: ApplianceError) -> None:
+        if (self._health.state, self._health.reason) != (State.DEGRADED, error.message):
+            self._log.warning("no link to the cloud", reason=error.message, next_step=error.next_step)
+        self._set_health(State.DEGRADED, error.message, error.next_step)
+
+    def _set_health(self, state: State, reason: str = "", next_step: str = "") -> None:
+        since = self._health.since_ms if state is self._health.state else self._clock.wall_ms()
+        self._health = Health(state, reason, next_step, since)
+
+    # -- the identity -------------------------------------------------------------------------------------
+
+    async def _ready_identity(self) -> Identity:
+        """The identity to connect with: join with the token file if there is none, renew an expired one."""
+        if self._identity is None:
+            self._identity = await asyncio.to_thread(self._files.load)
+        if self._identity is None:
+            self._identity = await self._join()
+        now = self._clock.wall_ms() / 1000
+        if self._identity.facts.expired(now):
+            await self._renew_refused(self._identity)
+        return self._identity
+
+    async def _join(self) -> Identity:
+        token = await asyncio.to_thread(_read_token, self._token_file)
+        if not token:
+            raise OperatorError(
+                "this node has not joined a cloud", next_step="run `edgecore join --cloud HOST --token TOKEN`"
+            )
+        identity = await self._enrolment.join(token)
+        await asyncio.to_thread(_remove, self._token_file)
+        self._log.info("joined", node=self._target.node, expires=int(identity.facts.not_after))
+        return identity
+
+    async def _renew_refused(self, identity: Identity) -> None:
+        """The certificate is over, or the cloud says so: try the old key, at most once in RENEWAL_PAUSE.
+
+        A failure is only reported: whether the old certificate still opens the link is the cloud's to say,
+        whose clock may be the right one.
+        """
+        now = self._clock.monotonic()
+        if now < self._renew_after:
+            return
+        self._renew_after = now + RENEWAL_PAUSE
+        try:
+            self._identity = await self._enrolment.renew(identity)
+        except ApplianceError as error:
+            self._log.warning("certificate not renewed", reason=error.message, next_step=error.next_step)
+            return
+        self._log.info("certificate renewed", expires=int(self._identity.facts.not_after))
+
+    async def _rotate(self) -> None:
+        """Renew the certificate at 70-90 % of its life, then change to it (reference 3.4)."""
+        point = random.uniform(ROTATE_FROM, ROTATE_TO)  # noqa: S311 - spreads load, guards nothing
+        retry = Backoff(initial=2.0, maximum=32.0)
+        while True:
+            identity = self._identity
+            if identity is None:
+                await asyncio.sleep(ROTATION_CHECK / 60)
+                continue
+            facts = identity.facts
+            due = facts.not_before + point * (facts.not_after - facts.not_before)
+            remaining = due - self._clock.wall_ms() / 1000
+            if remaining > 0 or clock_is_implausible(self._clock.wall_ms() / 1000, facts):
+                await asyncio.sleep(min(max(remaining, 1.0), ROTATION_CHECK))
+                continue
+            try:
+                self._identity = await self._enrolment.renew(identity)
+            except ApplianceError as error:
+                self._log.warning("certificate not rotated", reason=error.message, next_step=error.next_step)
+                await asyncio.sleep(retry.next_delay())
+                continue
+            retry.reset()
+            self._log.info("certificate rotated", expires=int(self._identity.facts.not_after))
+            if self._link is not None:
+                self._link.abort("changing to the new certificate")
+
+    # -- messages -----------------------------------------------------------------------------------------
+
+    def _take(self, data: bytes) -> None:
+        try:
+            message = decode(data)
+        except WireError as error:
+            self._refused_messages += 1
+            self._log.warning("message refused", reason=error, bytes=len(data))
+            return
+        waiting = self._pending.get(message.parent_id) if message.parent_id else None
+        if waiting is not None:
+            if not waiting.done():
+                waiting.set_result(message)
+        elif message.operation in _TRANSPORT_OPERATIONS:
+            self.send(message.reply("ack"))
+        elif message.group in (Group.RESOURCE, Group.FUNC) and message.parent_id:
+            # Nobody waits any more. KubeEdge forgets such a reply and is sent it for ever (reference 2.8).
+            if needs_acknowledgement(message):
+                self.send(message.reply(OK))
+        elif message.group == Group.USER and message.parent_id:
+            self._log.debug("late answer dropped", resource=message.resource)
+        else:
+            self._sort(message)
+
+    def _sort(self, message: Message) -> None:
+        inbox = self._inboxes.get(message.group)
+        if inbox is None:
+            self._refused_messages += 1
+            self._log.warning("message of a group that nobody receives", group=message.group, source=message.source)
+            return
+        try:
+            inbox.put_nowait(message)
+        except asyncio.QueueFull:
+            self._dropped += 1
+            self._log.warning("receiver too slow, message dropped", group=message.group, resource=message.resource)
+
+    async def _receive(self, inbox: asyncio.Queue[Message], receiver: Receiver) -> None:
+        while True:
+            message = await inbox.get()
+            try:
+                await receiver(message)
+            except Exception as error:  # noqa: BLE001 - one poisoned message must cost only itself
+                self._log.error("message not handled", resource=message.resource, error=error, exc_info=error)
+                if message.group in (Group.RESOURCE, Group.FUNC):
+                    self.send(message.error(str(error)))
+
+
+def needs_acknowledgement(reply: Message) -> bool:
+    """Whether KubeEdge's edge acknowledges this reply of the cloud: objects, except answers to patches
+    (reference 2.7, and what its edgecore was seen to do)."""
+    if reply.operation != Operation.RESPONSE or reply.group not in (Group.RESOURCE, Group.FUNC) or reply.is_ok:
+        return False
+    parts = reply.resource.split("/")
+    return not (len(parts) == 3 and parts[1] in _NEVER_ACKNOWLEDGED)
+
+
+def _read_token(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        return path.read_text("utf-8").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _remove(path: Path | None) -> None:
+    if path is not None:
+        path.unlink(missing_ok=True)
+        sync_directory(path.parent)

@@ -1,0 +1,1 @@
+"""What the cloud wants of this node: stored first, acknowledged then, handed on last."""
