@@ -120,9 +120,15 @@ class Enrolment:
         certificate_pem = await asyncio.to_thread(
             accept_issued, answer.body, key_pem=request.key_pem, ca_pem=ca_pem, node=self._node
         )
-        await asyncio.to_thread(
-            self._files.save, ca_pem=ca_pem, key_pem=request.key_pem, certificate_pem=certificate_pem
-        )
+        try:
+            await asyncio.to_thread(
+                self._files.save, ca_pem=ca_pem, key_pem=request.key_pem, certificate_pem=certificate_pem
+            )
+        except OSError as error:
+            raise TransientError(
+                f"the new certificate cannot be written: {error}",
+                next_step="check the file system of the state directory and its owner",
+            ) from error
         identity = await asyncio.to_thread(self._files.load)
         if identity is None:
             raise TransientError("the certificate that was just written is gone")

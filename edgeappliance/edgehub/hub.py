@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeappliance.edgehub.enrolment import Enrolment
 from edgeappliance.edgehub.identity import Identity, IdentityFiles, clock_is_implausible, sync_directory
-from edgeappliance.edgehub.link import Link, LinkRefused, Target, Traffic, open_link
+from edgeappliance.edgehub.link import Blame, Link, LinkRefused, Target, Traffic, open_link
 from edgeappliance.kernel.backoff import Backoff
 from edgeappliance.kernel.clock import Clock
 from edgeappliance.kernel.component import Health, State
@@ -30,6 +30,9 @@ ROTATION_CHECK = 3600.0
 
 RENEWAL_PAUSE = 60.0
 """Seconds between attempts to renew a certificate that the cloud refuses."""
+
+SUSPICIONS = 3
+"""Connections that end without a word right after TLS until our certificate is held to be the reason."""
 
 _TRANSPORT_OPERATIONS = {Operation.PING, Operation.PONG, Operation.CONFIG}
 _NEVER_ACKNOWLEDGED = {ResourceType.NODE_PATCH.value, ResourceType.POD_PATCH.value}
@@ -78,6 +81,9 @@ class EdgeHub:
         self._listeners: list[Callable[[bool], None]] = []
         self._pending: dict[str, asyncio.Future[Message]] = {}
         self._renew_after = 0.0
+        self._suspicions = 0
+        self._renewing = asyncio.Lock()
+        self._identity_problem: ApplianceError | None = None
         self._dropped = 0
         self._refused_messages = 0
         self._connections = 0
@@ -199,10 +205,13 @@ class EdgeHub:
                 self._target, context=context, clock=self._clock, on_message=self._take, traffic=self.traffic
             )
         except LinkRefused as error:
-            if error.certificate:
+            self._suspicions = self._suspicions + 1 if error.blame is Blame.PERHAPS else 0
+            if error.blame is Blame.CERTIFICATE or self._suspicions >= SUSPICIONS:
                 await self._renew_refused(identity)
             raise
         self._link = link
+        self._suspicions = 0
+        self._identity_problem = None
         self._connections += 1
         self._set_health(State.RUNNING)
         self._log.info("connected", cloud=self._target.url, ours=link.ours)
@@ -227,9 +236,12 @@ class EdgeHub:
                 listener(False)
 
     def _report(self, error: ApplianceError) -> None:
-        if (self._health.state, self._health.reason) != (State.DEGRADED, error.message):
-            self._log.warning("no link to the cloud", reason=error.message, next_step=error.next_step)
-        self._set_health(State.DEGRADED, error.message, error.next_step)
+        problem = self._identity_problem
+        reason = error.message if problem is None else f"{error.message}; {problem.message}"
+        step = error.next_step if problem is None else problem.next_step
+        if (self._health.state, self._health.reason) != (State.DEGRADED, reason):
+            self._log.warning("no link to the cloud", reason=reason, next_step=step)
+        self._set_health(State.DEGRADED, reason, step)
 
     def _set_health(self, state: State, reason: str = "", next_step: str = "") -> None:
         since = self._health.since_ms if state is self._health.state else self._clock.wall_ms()
@@ -238,9 +250,11 @@ class EdgeHub:
     # -- the identity -------------------------------------------------------------------------------------
 
     async def _ready_identity(self) -> Identity:
-        """The identity to connect with: join with the token file if there is none, renew an expired one."""
-        if self._identity is None:
-            self._identity = await asyncio.to_thread(self._files.load)
+        """The identity to connect with: join with the token file if there is none, renew an expired one.
+
+        Read anew each time: `edgecore join` may have replaced the files.
+        """
+        self._identity = await asyncio.to_thread(self._files.load)
         if self._identity is None:
             self._identity = await self._join()
         now = self._clock.wall_ms() / 1000
@@ -270,11 +284,18 @@ class EdgeHub:
             return
         self._renew_after = now + RENEWAL_PAUSE
         try:
-            self._identity = await self._enrolment.renew(identity)
+            await self._renew(identity)
         except ApplianceError as error:
-            self._log.warning("certificate not renewed", reason=error.message, next_step=error.next_step)
-            return
-        self._log.info("certificate renewed", expires=int(self._identity.facts.not_after))
+            self._identity_problem = error
+
+    async def _renew(self, old: Identity) -> None:
+        """Change `old` for a new certificate, unless that has just been done."""
+        async with self._renewing:
+            if self._identity != old:
+                return
+            self._identity = await self._enrolment.renew(old)
+            self._identity_problem = None
+            self._log.info("certificate renewed", expires=int(self._identity.facts.not_after))
 
     async def _rotate(self) -> None:
         """Renew the certificate at 70-90 % of its life, then change to it (reference 3.4)."""
@@ -292,13 +313,12 @@ class EdgeHub:
                 await asyncio.sleep(min(max(remaining, 1.0), ROTATION_CHECK))
                 continue
             try:
-                self._identity = await self._enrolment.renew(identity)
+                await self._renew(identity)
             except ApplianceError as error:
                 self._log.warning("certificate not rotated", reason=error.message, next_step=error.next_step)
                 await asyncio.sleep(retry.next_delay())
                 continue
             retry.reset()
-            self._log.info("certificate rotated", expires=int(self._identity.facts.not_after))
             if self._link is not None:
                 self._link.abort("changing to the new certificate")
 

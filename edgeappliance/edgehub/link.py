@@ -8,6 +8,7 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake, InvalidStatus
@@ -37,12 +38,20 @@ CLOSE_TIMEOUT = 1.0
 WRITE_HIGH = 256 * 1024
 
 
-class LinkRefused(TransientError):
-    """The cloud did not accept the connection. `certificate` when it was our certificate that it refused."""
+class Blame(StrEnum):
+    """What a refused connection says about our certificate."""
 
-    def __init__(self, message: str, *, next_step: str = "", certificate: bool = False) -> None:
+    NONE = "none"
+    PERHAPS = "perhaps"
+    CERTIFICATE = "certificate"
+
+
+class LinkRefused(TransientError):
+    """The cloud did not accept the connection."""
+
+    def __init__(self, message: str, *, next_step: str = "", blame: Blame = Blame.NONE) -> None:
         super().__init__(message, next_step=next_step)
-        self.certificate = certificate
+        self.blame = blame
 
 
 @dataclass(slots=True)
@@ -196,7 +205,12 @@ class Link(asyncio.Protocol):
         if isinstance(exc, ssl.SSLError):
             # TLS 1.3: a client certificate that the cloud refuses shows only after our side is through.
             return refused_by_tls(exc)
-        return LinkRefused(reason)
+        # A server on asyncio drops a client whose certificate it refuses without the alert that says so.
+        return LinkRefused(
+            f"{reason} before it answered the upgrade",
+            next_step="look into the cloud's log; it may not accept this node's certificate",
+            blame=Blame.PERHAPS,
+        )
 
     def _take_response(self, response: Response) -> None:
         if self._protocol.state is not State.OPEN:
@@ -279,7 +293,11 @@ def refused_by_tls(error: ssl.SSLError) -> LinkRefused:
         if certificate
         else "check that this is the message port of a KubeEdge cloud (10000)"
     )
-    return LinkRefused(f"TLS with the cloud failed: {reason}", next_step=step, certificate=certificate)
+    return LinkRefused(
+        f"TLS with the cloud failed: {reason}",
+        next_step=step,
+        blame=Blame.CERTIFICATE if certificate else Blame.NONE,
+    )
 
 
 async def open_link(

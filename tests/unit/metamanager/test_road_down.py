@@ -75,7 +75,8 @@ async def test_node_is_registered_reported_and_leased(kubeedge: KubeEdgeCloud, t
         assert lease["metadata"]["ownerReferences"][0]["uid"] == node["metadata"]["uid"]
         # The pushed Node object came back down, was stored and acknowledged.
         await kubeedge.wait_message("null/node/edge-1", "response")
-        await kubeedge.wait_message("kube-node-lease/lease/edge-1", "response")
+        # The lease was asked for (not found) and then made; both answers are acknowledged.
+        await kubeedge.wait(lambda cloud: len(cloud.messages("kube-node-lease/lease/edge-1", "response")) == 2)
         assert running.node.health().state is State.RUNNING
 
 

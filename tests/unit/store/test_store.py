@@ -1,0 +1,139 @@
+"""The edge's database: what is written comes back, also after the process died."""
+
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from edgeappliance.kernel.database import Database
+from edgeappliance.store import (
+    DeviceRow,
+    MetaRow,
+    MetaStore,
+    StoredDevice,
+    SubscriptionStore,
+    TwinHalf,
+    TwinRow,
+    TwinStore,
+    open_store,
+)
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    opened = await open_store(tmp_path)
+    yield opened
+    await opened.close()
+
+
+async def test_meta_put_replaces_and_lists_by_type(database: Database) -> None:
+    store = MetaStore(database)
+    await store.put(MetaRow("default/pod/b", "pod", b'{"a":1}', uid="u1", resource_version="7"))
+    await store.put(MetaRow("default/pod/a", "pod", b'{"a":2}'))
+    await store.put(MetaRow("default/secret/a", "secret", b"{}"))
+    await store.put(MetaRow("default/pod/b", "pod", b'{"a":3}', uid="u2", resource_version="8"))
+    assert await store.get("default/pod/b") == MetaRow("default/pod/b", "pod", b'{"a":3}', "u2", "8")
+    assert [row.key for row in await store.list("pod")] == ["default/pod/a", "default/pod/b"]
+    assert await store.get("default/pod/c") is None
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "gone"),
+    [("u1", "u1", True), ("u1", "", True), ("", "u1", True), ("u1", "u2", False)],
+)
+async def test_meta_delete_means_one_object(database: Database, stored: str, asked: str, gone: bool) -> None:
+    store = MetaStore(database)
+    await store.put(MetaRow("default/pod/a", "pod", b"{}", uid=stored))
+    assert await store.delete("default/pod/a", uid=asked) is gone
+    assert (await store.get("default/pod/a") is None) is gone
+
+
+async def test_meta_delete_of_the_unknown_is_done(database: Database) -> None:
+    assert await MetaStore(database).delete("default/pod/never", uid="u")
+
+
+async def test_subscriptions(database: Database) -> None:
+    store = SubscriptionStore(database)
+    for topic in ("b/#", "a/+", "b/#"):
+        await store.add(topic)
+    assert await store.topics() == ["a/+", "b/#"]
+    await store.remove("a/+")
+    await store.remove("never")
+    assert await store.topics() == ["b/#"]
+
+
+FULL = TwinRow(
+    device="default/d1",
+    name="temp",
+    type="float",
+    optional=False,
+    metadata='{"unit":"C"}',
+    expected=TwinHalf("21.5", '{"timestamp":1}', cloud=2, edge=3, acked=1),
+    actual=TwinHalf(None, "", cloud=0, edge=4, acked=4),
+    desired_applied="21.5",
+)
+BARE = TwinRow(device="default/d1", name="bare")
+DEVICE = DeviceRow(
+    "default/d1",
+    "d1",
+    "a meter",
+    "Online",
+    "2026-08-06T00:00:00Z",
+    state_version=5,
+    state_acked=4,
+    attributes='{"k":1}',
+)
+
+
+async def test_twins_come_back_as_they_were_saved(database: Database) -> None:
+    store = TwinStore(database)
+    await store.save(devices=[DEVICE], twins=[FULL, BARE], durable=True)
+    await store.save(devices=[DeviceRow("a/x", "x")], durable=False)
+    assert await store.load() == [StoredDevice(DeviceRow("a/x", "x"), ()), StoredDevice(DEVICE, (BARE, FULL))]
+
+
+async def test_newest_row_wins_and_removed_rows_go(database: Database) -> None:
+    store = TwinStore(database)
+    await store.save(devices=[DEVICE], twins=[FULL, BARE], durable=True)
+    newer = TwinRow(device="default/d1", name="temp", actual=TwinHalf("ä ☃", "", edge=9))
+    await store.save(twins=[newer], removed=[("default/d1", "bare"), ("default/d1", "never")], durable=False)
+    assert await store.load() == [StoredDevice(DEVICE, (newer,))]
+
+
+async def test_deleting_a_device_takes_its_properties(database: Database) -> None:
+    store = TwinStore(database)
+    await store.save(devices=[DEVICE], twins=[FULL], durable=True)
+    await store.delete("default/d1")
+    await store.delete("default/d1")
+    assert await store.load() == []
+
+
+async def test_everything_survives_closing(tmp_path: Path) -> None:
+    first = await open_store(tmp_path)
+    await TwinStore(first).save(devices=[DEVICE], twins=[FULL], durable=False)
+    await MetaStore(first).put(MetaRow("default/pod/a", "pod", b"{}"))
+    await first.close()
+    again = await open_store(tmp_path)
+    assert await TwinStore(again).load() == [StoredDevice(DEVICE, (FULL,))]
+    assert await MetaStore(again).get("default/pod/a") is not None
+    assert again.recovered is None
+    await again.close()
+
+
+async def test_damaged_file_is_kept_aside_and_replaced(tmp_path: Path) -> None:
+    (tmp_path / "edge.db").write_bytes(b"not a database at all, but long enough to be looked at " * 40)
+    opened = await open_store(tmp_path)
+    assert opened.recovered is not None
+    assert opened.recovered.exists()
+    assert await MetaStore(opened).list("pod") == []
+    await opened.close()
+
+
+async def test_durable_write_is_in_the_file_when_the_call_returns(tmp_path: Path) -> None:
+    opened = await open_store(tmp_path)
+    await MetaStore(opened).put(MetaRow("default/pod/a", "pod", b"{}"))
+    with sqlite3.connect(tmp_path / "edge.db") as other:
+        assert other.execute("SELECT key FROM meta").fetchall() == [("default/pod/a",)]
+    other.close()
+    await opened.close()
