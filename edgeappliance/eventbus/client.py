@@ -32,6 +32,17 @@ READS_PER_TURN = 64
 """Packets read before other work of the loop gets its turn."""
 
 
+class _ClosingSocket(ssl.SSLSocket):
+    """Closes itself when the handshake fails; paho drops the socket open."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
 class MqttClient:
     """Keeps one connection to a broker.
 
@@ -85,6 +96,7 @@ class MqttClient:
         if user:
             client.username_pw_set(user, password or None)
         if tls is not None:
+            tls.sslsocket_class = _ClosingSocket
             client.tls_set_context(tls)
         client.connect_async(host, port, keepalive=KEEPALIVE)
         client.on_connect = self._on_connect
