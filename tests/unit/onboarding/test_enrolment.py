@@ -98,12 +98,11 @@ async def test_an_unmodified_edge_enrols_with_a_token(site: Site) -> None:
     assert certificate.subject.rfc4514_string() == "CN=system:node:edge-1,O=system:nodes"
     ca = await site.ask("GET", "/ca.crt")
     assert (ca.status, ca.content_type, ca.body) == (200, OCTETS, site.ca.certificate_der)
-    identity.close()
 
 
 async def test_the_site_token_of_keadm_gettoken_enrols_too(site: Site) -> None:
     site_token = site.vault._secrets.stored["tokensecret"].data["tokendata"].decode()  # type: ignore[attr-defined]
-    (await edge.enrolled(site.port, "edge-9", site_token)).close()
+    await edge.enrolled(site.port, "edge-9", site_token)
 
 
 async def test_refusals_have_upstreams_status_text_and_type(site: Site) -> None:
@@ -190,7 +189,6 @@ async def test_renewal_by_the_old_key(site: Site, version: ssl.TLSVersion, ago: 
         headers = {"NodeName": "edge-1", "Authorization": f"Bearer {token.partition('.')[2]}"}
         answer = await site.ask("GET", "/edge.crt", headers=headers, body=body, context=identity.context())
         assert answer.status == 200, "a token heals it"
-    identity.close()
 
 
 async def test_a_node_cannot_renew_as_another(site: Site) -> None:
@@ -202,7 +200,6 @@ async def test_a_node_cannot_renew_as_another(site: Site) -> None:
         "failed to verify the certificate for edgenode: edge-2, err: "
         "request node name is not match with the certificate",
     )
-    identity.close()
 
 
 async def test_node_names(site: Site) -> None:
@@ -232,4 +229,3 @@ async def test_reports_need_the_nodes_certificate(site: Site) -> None:
         answer = await site.ask("POST", target, body=body, context=identity.context())
         assert answer.status == status
         assert answer.body.decode().startswith(text)
-    identity.close()

@@ -1,0 +1,322 @@
+"""The link over real TLS against the scripted, unmodified edgecore."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+
+import pytest
+
+from cloudgateway.cloudhub.dispatch import Destination
+from cloudgateway.cloudhub.hub import OURS_HEADER, STORE_HEADER, HubSettings
+from edgeappliance.wire.message import Message
+from tests.support import kubeedge_edge as edge
+from tests.support.hub import HubSite, MemoryRecords, running_hub
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[HubSite]:
+    async with running_hub() as running:
+        yield running
+
+
+def config_map(uid: str, version: int, *, operation: str = "update", data: str = "v") -> Message:
+    content = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": f"cm-{uid}", "namespace": "default", "uid": uid, "resourceVersion": str(version)},
+        "data": {"key": data},
+    }
+    return Message.new(
+        source="edgecontroller",
+        group="resource",
+        operation=operation,
+        resource=f"default/configmap/cm-{uid}",
+        content=content,
+        resource_version=str(version),
+    )
+
+
+async def test_a_session_a_push_and_its_acknowledgement(site: HubSite) -> None:
+    core = await site.connect("edge-1")
+    assert core.response_headers.keys() >= {"Upgrade", "Connection", "Sec-WebSocket-Accept"}
+    assert not core.response_headers.keys() & {"Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol", OURS_HEADER}
+    assert site.hub.connected("edge-1")
+    site.hub.push("edge-1", config_map("u1", 7).routed(resource="node/edge-1/default/configmap/cm-u1"))
+    got = await core.wait_for("default/configmap/cm-u1")
+    assert got["header"]["resourceversion"] == "7"
+    assert got["content"]["data"] == {"key": "v"}
+    await site.until(lambda: site.records.of.get("edge-1") == {"u1": 7})
+    assert site.records.log == [("edge-1", "u1", 0), ("edge-1", "u1", 7)]
+    site.hub.push("edge-1", config_map("u1", 7))
+    site.hub.push("edge-1", config_map("u1", 0, operation="delete"))
+    await core.wait_for("default/configmap/cm-u1", operation="delete")
+    await site.until(lambda: site.records.of.get("edge-1") == {})
+    assert len(core.received) == 2, "the known version was not sent again"
+    await core.close()
+    await site.until(lambda: not site.hub.connected("edge-1"))
+    assert [up for _, up, _ in site.sessions] == [True, False]
+
+
+async def test_large_messages_travel_in_upstreams_fragments_both_ways(site: HubSite) -> None:
+    core = await site.connect("edge-1")
+    text = "x" * 200_000 + "<&>\u2028é"
+    site.hub.push("edge-1", config_map("u1", 1, data=text))
+    got = await core.wait_for("default/configmap/cm-u1")
+    assert got["content"]["data"]["key"] == text
+    first, *rest, last = core.frames
+    assert first == (False, 1, 4082)
+    assert set(rest) == {(False, 0, 4082)}
+    assert last[:2] == (True, 0)
+    await core.send(edge.message("bus", "user", "upload", "a/b", text))
+    node, message = await site.controllers[Destination.ROUTER].messages.get()
+    assert (node, message.resource, message.content_as(str)) == ("edge-1", "a/b", text)
+    await core.close()
+
+
+async def test_requests_are_answered_by_their_controllers(site: HubSite) -> None:
+    core = await site.connect("edge-1")
+    site.controllers[Destination.EDGECONTROLLER].reply = lambda node, message: site.hub.push(
+        node,
+        message.reply({"Object": {"metadata": {"name": node}}, "Err": None}, source="edgecontroller", group="resource"),
+    )
+    site.controllers[Destination.DEVICECONTROLLER].reply = lambda node, message: site.hub.push(
+        node, message.reply("OK", source="devicecontroller", group="twin", resource="twin")
+    )
+    reply = await core.register({"metadata": {"name": "edge-1"}})
+    assert reply["route"] == {
+        "source": "edgecontroller",
+        "group": "resource",
+        "operation": "response",
+        "resource": "null/node/edge-1",
+    }
+    assert reply["content"]["Object"]["metadata"]["name"] == "edge-1"
+    site.relations.devices["default", "d1"] = "edge-1"
+    reply = await core.report_twin("default/d1", {"t": {"actual": {"value": "1"}}})
+    assert (reply["route"]["group"], reply["route"]["resource"], reply["content"]) == ("twin", "twin", "OK")
+    reply = await core.request("query", "k8s/ca.crt", source="metamanager")
+    assert (reply["route"]["source"], reply["content"]) == ("cloudhub", "-----BEGIN CERTIFICATE-----\n")
+    reply = await core.request("ping", "x")
+    assert (reply["route"]["operation"], reply["content"]) == ("response", "ack")
+    await core.close()
+
+
+async def test_a_node_may_only_speak_of_itself(site: HubSite) -> None:
+    core = await site.connect("edge-1")
+    site.relations.pods["default", "theirs"] = "edge-2"
+    reply = await core.request("query", "kube-system/secret/root")
+    assert reply["content"]["ErrStatus"]["code"] == 403
+    assert reply["content"]["ErrStatus"]["reason"] == "Forbidden"
+    reply = await core.request("patch", "default/podpatch/theirs", "{}")
+    assert reply["content"]["Object"] is None
+    assert reply["content"]["Err"]["ErrStatus"]["code"] == 403
+    assert site.controllers[Destination.EDGECONTROLLER].messages.empty()
+    assert site.traffic.denied == 2
+    await core.close()
+
+
+async def test_the_certificate_must_be_the_nodes(site: HubSite) -> None:
+    core, identity = edge.EdgeCore("edge-2"), site.identity("edge-1")
+    with pytest.raises(edge.ConnectionRefused) as refused:
+        await core.connect(site.hub.port, identity.context())
+    assert refused.value.status == 403
+    for headers, status in [({"Node_id": ""}, 400), ({"Node_id": "../x"}, 400), ({"Connectionuse": "str"}, 400)]:
+        core = edge.EdgeCore("edge-1")
+        with pytest.raises(edge.ConnectionRefused) as refused:
+            await core.connect(site.hub.port, identity.context(), headers=headers)
+        assert refused.value.status == status
+    core = edge.EdgeCore("edge-1")
+    with pytest.raises((edge.ConnectionRefused, ssl.SSLError)):
+        await core.connect(site.hub.port, edge.trusting(identity.ca))
+    assert site.hub.nodes() == []
+
+
+async def test_a_new_connection_takes_over(site: HubSite) -> None:
+    first = await site.connect("edge-1")
+    second = await site.connect("edge-1")
+    await asyncio.wait_for(first.closed.wait(), 5)
+    assert first.close_frame is None
+    assert [up for _, up, _ in site.sessions] == [True, False, True]
+    site.hub.push("edge-1", config_map("u1", 1))
+    await second.wait_for("default/configmap/cm-u1")
+    await first.close()
+    await second.close()
+
+
+async def test_silence_ends_the_session_without_a_close_frame() -> None:
+    settings = HubSettings(host="127.0.0.1", port=0, node_limit=5, keepalive=0.6)
+    async with running_hub(settings=settings) as site:
+        lively = await site.connect("edge-1", keepalive=0.1)
+        silent = await site.connect("edge-2", keepalive=None)
+        await asyncio.wait_for(silent.closed.wait(), 5)
+        assert silent.close_frame is None
+        assert site.hub.nodes() == ["edge-1"]
+        await lively.close()
+        await silent.close()
+
+
+async def test_the_node_limit_counts_nodes() -> None:
+    async with running_hub(settings=HubSettings(host="127.0.0.1", port=0, node_limit=1)) as site:
+        core = await site.connect("edge-1")
+        with pytest.raises(edge.ConnectionRefused) as refused:
+            await site.connect("edge-2")
+        assert refused.value.status == 503
+        again = await site.connect("edge-1")
+        await core.close()
+        await again.close()
+
+
+async def test_a_refused_object_does_not_stop_the_node(site: HubSite) -> None:
+    core = await site.connect("edge-1")
+    core.refuse = {"default/configmap/cm-bad"}
+    site.hub.push("edge-1", config_map("bad", 1))
+    site.hub.push("edge-1", config_map("good", 1))
+    await core.wait_for("default/configmap/cm-good")
+    await site.until(lambda: site.records.of["edge-1"] == {"bad": 0, "good": 1})
+    core.refuse = set()
+    await core.wait_for("default/configmap/cm-bad", count=2)
+    await site.until(lambda: site.records.of["edge-1"] == {"bad": 1, "good": 1})
+    await core.close()
+
+
+async def test_ours_has_a_window_and_a_foreign_peer_does_not(site: HubSite) -> None:
+    ours = await site.connect("edge-1", headers={OURS_HEADER: "1"})
+    theirs = await site.connect("edge-2")
+    assert ours.response_headers[OURS_HEADER] == "1"
+    assert {node: info.ours for node, _, info in site.sessions} == {"edge-1": True, "edge-2": False}
+    for core in (ours, theirs):
+        core.acknowledge = False
+        for number in range(40):
+            site.hub.push(core.node, config_map(f"u{number}", 1))
+    await ours.wait_for("default/configmap/cm-u31")
+    await theirs.wait_for("default/configmap/cm-u0")
+    assert (len(ours.received), len(theirs.received)) == (32, 1)
+    await ours.close()
+    await theirs.close()
+
+
+async def test_a_deleted_node_is_disconnected(site: HubSite) -> None:
+    core = await site.connect("edge-1")
+    site.hub.push(
+        "edge-1",
+        Message.new(source="edgecontroller", group="resource", operation="delete", resource="null/node/edge-1"),
+    )
+    await asyncio.wait_for(core.closed.wait(), 5)
+    assert core.received == []
+    await core.close()
+
+
+async def test_rubbish_is_dropped_and_the_session_lives(site: HubSite) -> None:
+    core = await site.connect("edge-1")
+    for payload in (
+        b"",
+        b"{",
+        b"[]",
+        b'{"header":{"msg_id":5}}',
+        b"\xff\xfe",
+        b'{"route":{"resource":"' + b"a" * 9000 + b'"}}',
+    ):
+        await core.send_text(payload)
+    await core.send(edge.message("edged", "meta", "query", "one-segment", None))
+    await core.send(edge.message("", "", "", "", None, msg_id=""))
+    await core.send(edge.message("bus", "user", "upload", "still/here", "x"))
+    _, message = await site.controllers[Destination.ROUTER].messages.get()
+    assert message.resource == "still/here"
+    assert site.traffic.queue.dropped["unreadable"] >= 5
+    await core.close()
+
+
+async def test_a_frame_that_announces_too_much_ends_the_connection(site: HubSite) -> None:
+    core = await site.connect("edge-1")
+    core.send_raw(b"\x81\xff" + (2**40).to_bytes(8, "big") + b"\0\0\0\0")
+    await asyncio.wait_for(core.closed.wait(), 5)
+    await core.close()
+
+
+async def test_a_controller_that_fails_answers_and_goes_on(site: HubSite) -> None:
+    core = await site.connect("edge-1")
+
+    def fail(_node: str, _message: Message) -> None:
+        raise RuntimeError("broken")
+
+    site.controllers[Destination.EDGECONTROLLER].reply = fail
+    reply = await core.request("query", "null/node/edge-1")
+    assert (reply["route"]["operation"], reply["content"]) == ("error", "broken")
+    site.controllers[Destination.EDGECONTROLLER].reply = None
+    await core.send(edge.message("edged", "meta", "query", "null/node/edge-1", None))
+    await site.until(lambda: site.controllers[Destination.EDGECONTROLLER].messages.qsize() == 2)
+    await core.close()
+
+
+async def test_a_fast_talker_is_slowed_down_not_buffered(site: HubSite) -> None:
+    core = await site.connect("edge-1")
+    gate = asyncio.Event()
+
+    async def hold(_node: str, _message: Message) -> None:
+        await gate.wait()
+
+    router = site.controllers[Destination.ROUTER]
+    router.reply = hold
+    uploads = [edge.message("bus", "user", "upload", "t", "x" * 20_000) for _ in range(2000)]
+    sender = asyncio.create_task(_send_many(core, uploads))
+    session = site.hub._sessions["edge-1"]
+    await site.until(lambda: session.paused)
+    assert session.inbox_bytes < 5_000_000
+    gate.set()
+    await site.until(lambda: router.messages.qsize() == 2000)
+    await sender
+    assert site.hub.connected("edge-1")
+    await core.close()
+
+
+async def _send_many(core: edge.EdgeCore, messages: list[dict[str, object]]) -> None:
+    for message in messages:
+        await core.send(message)
+
+
+class Leases:
+    """`hub.Leases` played: which store each node had."""
+
+    def __init__(self) -> None:
+        self.stores: dict[str, str] = {}
+        self.held: list[str] = []
+        self.taken = lambda node: None
+
+    def watch(self, taken: object) -> None:
+        self.taken = taken  # type: ignore[assignment]
+
+    async def claim(self, node: str, store: str) -> bool:
+        self.held.append(node)
+        same = not store or self.stores.get(node) == store
+        self.stores[node] = store
+        return same
+
+    async def release(self, node: str) -> None:
+        self.held.remove(node)
+
+
+async def test_an_edge_with_a_new_store_gets_everything_again() -> None:
+    records = MemoryRecords()
+    records.of["edge-1"] = {"u1": 7}
+    leases = Leases()
+    leases.stores["edge-1"] = "first"
+    async with running_hub(records=records, leases=leases) as site:
+        core = await site.connect("edge-1", headers={OURS_HEADER: "1", STORE_HEADER: "first"})
+        site.hub.push("edge-1", config_map("u1", 7))
+        await core.close()
+        await site.until(lambda: leases.held == [])
+        assert core.received == []
+        core = await site.connect("edge-1", headers={OURS_HEADER: "1", STORE_HEADER: "second"})
+        site.hub.push("edge-1", config_map("u1", 7))
+        await core.wait_for("default/configmap/cm-u1")
+        await core.close()
+        await site.until(lambda: leases.held == [])
+
+
+async def test_a_session_that_another_replica_took_ends_here() -> None:
+    leases = Leases()
+    async with running_hub(leases=leases) as site:
+        core = await site.connect("edge-1")
+        leases.taken("edge-1")
+        await asyncio.wait_for(core.closed.wait(), 5)
+        assert not site.hub.connected("edge-1")
+        await core.close()
