@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from edgeappliance.kernel.component import Health, State
 from edgeappliance.kernel.errors import ApplianceError, OperatorError, TransientError
 from edgeappliance.kernel.http import close_all
 from edgeappliance.kernel.log import get_logger
@@ -67,6 +68,10 @@ class ControlServer:
             self._server = None
             self._path.unlink(missing_ok=True)
             await close_all(self._writers)
+
+    def health(self) -> Health:
+        state = State.RUNNING if self._server is not None else State.STOPPED
+        return Health(state, details={"socket": str(self._path)})
 
     async def _somebody_listens(self) -> bool:
         try:

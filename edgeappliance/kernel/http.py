@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from edgeappliance.kernel.component import Health, State
 from edgeappliance.kernel.errors import OperatorError
 from edgeappliance.kernel.log import get_logger
 
@@ -66,6 +67,10 @@ class LocalHttpServer:
             self._server.close()
             self._server = None
             await close_all(self._writers)
+
+    def health(self) -> Health:
+        state = State.RUNNING if self._server is not None else State.STOPPED
+        return Health(state, details={"address": f"{self._host}:{self.port}"})
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)

@@ -57,9 +57,10 @@ class TaskScope:
 
 
 class _Entry:
-    def __init__(self, name: str, backoff: Backoff) -> None:
+    def __init__(self, name: str, backoff: Backoff, order: int) -> None:
         self.name = name
         self.backoff = backoff
+        self.order = order
         self.component: Component
         self.scope: TaskScope
         self.failure: Health | None = None
@@ -84,15 +85,20 @@ class Supervisor:
         self._stopping = False
         self._log = get_logger("supervisor")
 
-    def add(self, name: str, build: Callable[[TaskScope], C]) -> C:
-        """Build a component with its task scope and own it from now on."""
+    def add(self, name: str, build: Callable[[TaskScope], C], *, order: int = 0) -> C:
+        """Build a component with its task scope and own it from now on.
+
+        Components start in the order of `order`, then of their adding: what others hold a reference to can be built
+        first and started last.
+        """
         if name in self._entries:
             raise ValueError(f"two components named {name!r}")
-        entry = _Entry(name, Backoff(initial=self._initial, maximum=self._maximum))
+        entry = _Entry(name, Backoff(initial=self._initial, maximum=self._maximum), order)
         entry.scope = TaskScope(name, lambda error: self._fail(entry, error))
         component = build(entry.scope)
         entry.component = component
         self._entries[name] = entry
+        self._entries = dict(sorted(self._entries.items(), key=lambda item: item[1].order))
         return component
 
     async def start(self) -> None:

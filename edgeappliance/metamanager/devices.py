@@ -5,7 +5,7 @@ every receiver has taken it.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from edgeappliance.devicemodel.catalogue import Catalogue, CatalogueChange
@@ -34,12 +34,8 @@ class Objects(Protocol):
     async def objects(self, resource_type: str) -> list[dict[str, Any]]: ...
 
 
-class SpecReceiver(Protocol):
-    """Somebody who works with devices: the twin, the mappers."""
-
-    async def apply(self, spec: DeviceSpec) -> None: ...
-
-    async def remove(self, device_id: str) -> None: ...
+Receiver = Callable[[CatalogueChange], Awaitable[None]]
+"""Somebody who works with devices (the twin, the mappers). A TransientError means: tell me again."""
 
 
 class LocalDevices(Protocol):
@@ -62,7 +58,7 @@ class Devices:
         scope: TaskScope,
         *,
         objects: Objects,
-        receivers: Sequence[SpecReceiver],
+        receivers: Sequence[Receiver],
         local: LocalDevices | None = None,
     ) -> None:
         self._scope = scope
@@ -157,18 +153,13 @@ class Devices:
     async def _hand_out(self) -> None:
         while True:
             change = await self._changes.get()
-            if change.spec is None and not change.removed:
-                continue  # invalid: its twin and what it last did stay as they are until it is corrected
             for receiver in self._receivers:
                 await self._give(receiver, change)
 
-    async def _give(self, receiver: SpecReceiver, change: CatalogueChange) -> None:
+    async def _give(self, receiver: Receiver, change: CatalogueChange) -> None:
         while True:
             try:
-                if change.spec is not None:
-                    await receiver.apply(change.spec)
-                else:
-                    await receiver.remove(change.device_id)
+                await receiver(change)
             except TransientError as error:
                 self._problem = f"{change.device_id}: {error.message}"
                 await asyncio.sleep(RETRY)

@@ -1,0 +1,231 @@
+"""The composition root of edgecore: the only place that builds its parts and hands each what it needs."""
+
+import asyncio
+import fcntl
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from edgeappliance.config.joined import ENROLL_PORT, Place, place
+from edgeappliance.config.settings import EdgeSettings
+from edgeappliance.devicemodel.catalogue import CatalogueChange
+from edgeappliance.devicetwin.service import DeviceTwin
+from edgeappliance.edged.node import Node
+from edgeappliance.edgehub.enrolment import Enrolment
+from edgeappliance.edgehub.hub import EdgeHub
+from edgeappliance.edgehub.identity import IdentityFiles
+from edgeappliance.edgehub.link import Target
+from edgeappliance.edgehub.solitary import NoCloud
+from edgeappliance.eventbus.broker import Broker
+from edgeappliance.eventbus.service import EventBus
+from edgeappliance.kernel.clock import Clock, SystemClock
+from edgeappliance.kernel.component import State
+from edgeappliance.kernel.control import ControlServer
+from edgeappliance.kernel.database import Database
+from edgeappliance.kernel.errors import OperatorError
+from edgeappliance.kernel.http import Answer, LocalHttpServer, Page
+from edgeappliance.kernel.log import get_logger
+from edgeappliance.kernel.supervisor import Supervisor
+from edgeappliance.mappers.service import Mappers
+from edgeappliance.metamanager.devices import Devices, Receiver
+from edgeappliance.metamanager.metamanager import MetaManager
+from edgeappliance.report import device_report
+from edgeappliance.store import MetaStore, SubscriptionStore, TwinStore, open_store
+from edgeappliance.version import version
+from edgeappliance.wire.message import Message
+from edgeappliance.wire.operations import Group, Source
+
+LATE = 10
+"""Start order of what must find everything else in its place: the link, and what reports or listens."""
+
+
+class Appliance:
+    """edgecore as a whole: `start`, `stop`, and what it says of itself."""
+
+    def __init__(self, config: EdgeSettings, *, clock: Clock | None = None) -> None:
+        self._config = config
+        self._clock = clock or SystemClock()
+        self._began = time.monotonic()
+        self._lock: TextIO | None = None
+        self._database: Database | None = None
+        self._supervisor = Supervisor(clock=self._clock)
+        self._place: Place
+        self._twin: DeviceTwin
+        self._devices: Devices
+        self._log = get_logger("edgecore")
+
+    async def start(self) -> None:
+        """Start every part; returns when local callers can be served. Raises OperatorError, StorageError."""
+        await asyncio.to_thread(self._prepare)
+        try:
+            self._place = place(self._config)
+            self._database = await open_store(self._config.state_path)
+            self._compose(self._database)
+            await self._supervisor.start()
+        except BaseException:
+            await self.stop()
+            raise
+        self._log.info("edgecore runs", node=self._place.node, version=version(), cloud=str(self._place.hub or "none"))
+
+    async def stop(self) -> None:
+        """Stop every part in reverse order; idempotent."""
+        await self._supervisor.stop()
+        if self._database is not None:
+            await self._database.close()
+            self._database = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _prepare(self) -> None:
+        """Directories, and the lock that refuses a second edgecore on the same state."""
+        for directory in (self._config.state_path, Path(self._config.runtime_dir)):
+            try:
+                directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+            except OSError as error:
+                raise OperatorError(
+                    f"{directory}: {error.strerror}", next_step="run as root, or set state_dir and runtime_dir"
+                ) from None
+        lock = (self._config.state_path / "lock").open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise OperatorError(
+                f"another edgecore uses {self._config.state_path}",
+                next_step="stop it first, or use another state_dir; `edgecore status` shows the running one",
+            ) from None
+        self._lock = lock
+
+    # Composition.
+
+    def _compose(self, database: Database) -> None:
+        config, clock, add = self._config, self._clock, self._supervisor.add
+        runtime = Path(config.runtime_dir)
+        node = self._place.node
+        cloud = self._add_cloud(node)
+
+        meta = add("metamanager", lambda scope: MetaManager(scope, store=MetaStore(database), cloud=cloud))
+        if config.mqtt.mode == "internal":
+            add("broker", lambda scope: Broker(settings=config.mqtt, runtime=runtime, scope=scope, clock=clock))
+        subscriptions = SubscriptionStore(database)
+        bus = add(
+            "eventbus",
+            lambda scope: EventBus(
+                settings=config.mqtt, node=node, cloud=cloud, subscriptions=subscriptions, scope=scope, clock=clock
+            ),
+        )
+        self._twin = add(
+            "devicetwin",
+            lambda scope: DeviceTwin(
+                node=node,
+                store=TwinStore(database),
+                bus=bus,
+                cloud=cloud,
+                scope=scope,
+                clock=clock,
+                strict=config.twin.strict,
+                commit_interval=config.twin.commit_interval,
+            ),
+        )
+        bus.twin_inbox(self._twin.mqtt)
+        receivers: list[Receiver] = [_twin_changes(self._twin)]
+        if config.mappers.modbus:
+            receivers.append(add("mappers", lambda scope: Mappers(scope=scope, bus=bus, clock=clock)).apply)
+        self._devices = add("devices", lambda scope: Devices(scope, objects=meta, receivers=receivers))
+        cloud.on_connection(self._twin.connection)
+        cloud.route(Group.RESOURCE, meta.receive)
+        cloud.route(Group.TWIN, self._twin.handle)
+        cloud.route(Group.USER, _user_messages(bus))
+        if config.node.enable and self._place.hub is not None:
+            add(
+                "edged",
+                lambda scope: Node(
+                    scope, cloud=cloud, name=node, version=version(), data_directory=config.state_path, clock=clock
+                ),
+                order=LATE,
+            )
+        verbs = {"status": self._status, "devices": self._device_list}
+        if config.metrics.enable:
+            add("metrics", lambda scope: self._metrics_server(), order=LATE)
+        add("control", lambda scope: ControlServer(path=config.control_socket, verbs=verbs), order=LATE)
+
+    def _add_cloud(self, node: str) -> EdgeHub | NoCloud:
+        hub, enroll = self._place.hub, self._place.enroll
+        if hub is None:
+            return self._supervisor.add("edgehub", lambda scope: NoCloud(), order=LATE)
+        settings, clock = self._config.cloud, self._clock
+        files = IdentityFiles(self._config.state_path / "pki")
+        port = enroll.port if enroll is not None else ENROLL_PORT
+        host = enroll.host if enroll is not None else hub.host
+        enrolment = Enrolment(files=files, host=host, port=port, node=node, clock=clock)
+        target = Target(host=hub.host, port=hub.port, node=node, project=settings.project)
+        return self._supervisor.add(
+            "edgehub",
+            lambda scope: EdgeHub(scope, target=target, files=files, enrolment=enrolment, clock=clock),
+            order=LATE,
+        )
+
+    def _metrics_server(self) -> LocalHttpServer:
+        from edgeappliance.kernel.metrics import CONTENT_TYPE, Metrics
+
+        metrics = Metrics()
+        metrics.add_components("edgecore", self._supervisor.health)
+        pages: dict[str, Page] = {
+            "/metrics": lambda: Answer(200, metrics.render(), CONTENT_TYPE),
+            "/healthz": self._healthz,
+        }
+        return LocalHttpServer(host="127.0.0.1", port=self._config.metrics.port, pages=pages)
+
+    def _healthz(self) -> Answer:
+        failed = [name for name, health in self._supervisor.health().items() if health.state is State.FAILED]
+        return Answer(503, f"failed: {', '.join(failed)}\n".encode()) if failed else Answer(200, b"ok\n")
+
+    # What it says of itself.
+
+    async def _status(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "node": self._place.node,
+            "version": version(),
+            "uptime_s": round(time.monotonic() - self._began, 1),
+            "now_ms": self._clock.wall_ms(),
+            "components": {
+                name: {
+                    "state": health.state.value,
+                    "reason": health.reason,
+                    "next_step": health.next_step,
+                    "since_ms": health.since_ms,
+                    "details": dict(health.details),
+                }
+                for name, health in self._supervisor.health().items()
+            },
+        }
+
+    async def _device_list(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return {"now_ms": self._clock.wall_ms(), "devices": device_report(self._devices.results(), self._twin)}
+
+
+def _twin_changes(twin: DeviceTwin) -> Receiver:
+    """A device that became invalid keeps its twin until it is corrected or removed."""
+
+    async def take(change: CatalogueChange) -> None:
+        if change.spec is not None:
+            await twin.apply(change.spec)
+        elif change.removed:
+            await twin.remove(change.device_id)
+
+    return take
+
+
+def _user_messages(bus: EventBus) -> Callable[[Message], Awaitable[None]]:
+    """Group `user` goes by its source (reference 1.2); what has no receiver is logged and dropped."""
+    log = get_logger("edgecore")
+
+    async def receive(message: Message) -> None:
+        if message.source == Source.ROUTER_EVENTBUS:
+            await bus.handle(message)
+        else:
+            log.warning("no receiver for a message of group user", source=message.source, resource=message.resource)
+
+    return receive

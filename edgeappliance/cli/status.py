@@ -1,0 +1,96 @@
+"""`edgecore status` and `edgecore devices`: what the running process says of itself."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeappliance.kernel import control
+
+_MARK = {"running": "ok", "degraded": "!!", "failed": "XX", "starting": "..", "stopped": "--"}
+
+
+def status(socket: Path, *, as_json: bool) -> int:
+    """Print the state of every component; exit code 1 when one has failed."""
+    report = asyncio.run(control.call(socket, "status"))
+    if as_json:
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(render_status(report)))
+    return 1 if any(part["state"] == "failed" for part in report["components"].values()) else 0
+
+
+def render_status(report: Mapping[str, Any]) -> list[str]:
+    """The report as lines for a terminal."""
+    lines = [f"node {report['node']}   edgecore {report['version']}   up {span(report['uptime_s'])}", ""]
+    rows = []
+    for name, part in report["components"].items():
+        since = span(report["now_ms"] / 1000 - part["since_ms"] / 1000) if part["since_ms"] else ""
+        rows.append((_MARK.get(part["state"], "??"), name, part["state"], since, _figures(part["details"])))
+    lines += table(("", "COMPONENT", "STATE", "SINCE", ""), rows)
+    for name, part in report["components"].items():
+        if part["reason"]:
+            lines += ["", f"{name}: {part['reason']}"]
+            if part["next_step"]:
+                lines.append(f"  what to do: {part['next_step']}")
+    return lines
+
+
+def _figures(details: Mapping[str, Any]) -> str:
+    plain = ((key, value) for key, value in details.items() if isinstance(value, int | float | str) and value != "")
+    return "  ".join(f"{key.replace('_', ' ')} {value}" for key, value in plain)
+
+
+def devices(socket: Path, *, only: str, as_json: bool) -> int:
+    """Print devices with their properties; exit code 1 when the one asked for is not there."""
+    report = asyncio.run(control.call(socket, "devices"))
+    found = [device for device in report["devices"] if only in ("", device["id"])]
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    elif found:
+        for device in found:
+            print("\n".join(render_device(device, report["now_ms"])))
+    elif only:
+        known = ", ".join(device["id"] for device in report["devices"]) or "none"
+        print(f"no device {only}; known: {known}")
+    else:
+        print("no devices yet: apply a Device with kubectl, or put a file into the mappers directory")
+    return 0 if found or not only else 1
+
+
+def render_device(device: Mapping[str, Any], now_ms: int) -> list[str]:
+    """One device as lines for a terminal."""
+    head = f"{device['id']}   {device['protocol'] or 'no mapper'}   {device['state'] or 'state unknown'}"
+    lines = [head]
+    lines += [f"  error: {error}" for error in device["errors"]]
+    rows = []
+    for item in device["properties"]:
+        age = span((now_ms - item["reported_ms"]) / 1000) if item["reported_ms"] else ""
+        quality = item["quality"] + (f": {item['reason']}" if item["reason"] else "")
+        desired = item["desired"] if item["desired"] is not None else ""
+        reported = item["reported"] if item["reported"] is not None else ""
+        rows.append((item["name"], item["type"], reported, item["unit"], age, desired, quality))
+    lines += [
+        "  " + line for line in table(("PROPERTY", "TYPE", "REPORTED", "UNIT", "AGE", "DESIRED", "QUALITY"), rows)
+    ]
+    return [*lines, ""]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns as wide as they need to be; an empty column is left out."""
+    used = [index for index in range(len(head)) if any(row[index] for row in rows)]
+    widths = {index: max(len(head[index]), *(len(row[index]) for row in rows)) for index in used}
+    return ["  ".join(row[index].ljust(widths[index]) for index in used).rstrip() for row in [head, *rows]]
+
+
+def span(seconds: float) -> str:
+    """A duration for people: 7s, 3m20s, 5h04m, 12d3h; a negative one (the clock jumped) is 0s."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600}h"

@@ -1,0 +1,87 @@
+"""What `edgecore join` was told: `joined.toml` in the state directory, used where edgecore.toml says nothing."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from edgeappliance.config.settings import EdgeSettings, default_node_name
+from edgeappliance.kernel import settings
+from edgeappliance.kernel.errors import OperatorError
+
+HUB_PORT = 10000
+ENROLL_PORT = 10002
+
+
+class Joined(Struct, frozen=True):
+    """joined.toml"""
+
+    hub: Annotated[str, Meta(description="host:port of the gateway's websocket.")] = ""
+    enroll: Annotated[str, Meta(description="host:port of the gateway's enrolment server.")] = ""
+    node: Annotated[str, Meta(description="The name this box joined with.")] = ""
+
+
+class Endpoint(Struct, frozen=True):
+    """A host and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Place(Struct, frozen=True):
+    """Where this box belongs: its node name and the gateway's two endpoints, None when no gateway is known."""
+
+    node: str
+    hub: Endpoint | None
+    enroll: Endpoint | None
+
+
+def joined_file(state: Path) -> Path:
+    """Path of joined.toml."""
+    return state / "joined.toml"
+
+
+def read_joined(state: Path) -> Joined:
+    """The file, or defaults when there is none. Raises SettingsError, OperatorError."""
+    path = joined_file(state)
+    return settings.load(Joined, path) if path.exists() else Joined()
+
+
+def write_joined(state: Path, joined: Joined) -> None:
+    """Replace the file."""
+    settings.write(joined_file(state), msgspec.structs.asdict(joined))
+
+
+def place(config: EdgeSettings) -> Place:
+    """edgecore.toml over joined.toml over the host's name. Raises OperatorError for an unusable address."""
+    joined = read_joined(config.state_path)
+    hub = config.cloud.hub or joined.hub
+    enroll = config.cloud.enroll or joined.enroll
+    return Place(
+        node=config.node.name or joined.node or default_node_name(),
+        hub=endpoint(hub, default_port=HUB_PORT, key="cloud.hub") if hub else None,
+        enroll=endpoint(enroll, default_port=ENROLL_PORT, key="cloud.enroll") if enroll else None,
+    )
+
+
+def endpoint(text: str, *, default_port: int, key: str) -> Endpoint:
+    """`host`, `host:port`, `[v6]` or `[v6]:port`. Raises OperatorError naming the key."""
+    text = text.strip()
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        port = rest.removeprefix(":") if bracket and (not rest or rest.startswith(":")) else "?"
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    else:
+        host, port = text, ""
+    if not host or any(char.isspace() or char in "/?#@" for char in host):
+        raise OperatorError(f"{key}: {text!r} is no host[:port]", next_step="write it like gateway.example.org:10000")
+    if not port:
+        return Endpoint(host, default_port)
+    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise OperatorError(f"{key}: port {port!r} is not 1-65535", next_step="write it like gateway.example.org:10000")
+    return Endpoint(host, int(port))

@@ -1,0 +1,52 @@
+"""What `edgecore devices` shows: specifications and twins side by side, as plain values."""
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from edgeappliance.devicemodel.catalogue import CatalogueChange
+from edgeappliance.devicemodel.spec import PropertySpec
+from edgeappliance.devicetwin.device import Device
+from edgeappliance.wire.twin import MsgTwin
+
+
+class Twins(Protocol):
+    """Where a device's twin can be looked at."""
+
+    def device(self, device_id: str) -> Device | None: ...
+
+
+def device_report(results: Iterable[CatalogueChange], twins: Twins) -> list[dict[str, Any]]:
+    """One entry a device, ordered by id."""
+    return [_device(result, twins.device(result.device_id)) for result in sorted(results, key=lambda r: r.device_id)]
+
+
+def _device(result: CatalogueChange, device: Device | None) -> dict[str, Any]:
+    spec = result.spec
+    twin = device.twin.entries if device is not None else {}
+    properties = [_property(item.name, item, twin.get(item.name)) for item in spec.properties] if spec else []
+    known = {item["name"] for item in properties}
+    properties += [_property(key, None, entry) for key, entry in sorted(twin.items()) if key not in known]
+    return {
+        "id": result.device_id,
+        "protocol": spec.protocol if spec else "",
+        "state": device.state if device is not None else "",
+        "local": bool(spec and spec.local),
+        "errors": [str(error) for error in result.errors],
+        "properties": properties,
+    }
+
+
+def _property(name: str, spec: PropertySpec | None, entry: MsgTwin | None) -> dict[str, Any]:
+    actual = entry.actual if entry is not None else None
+    expected = entry.expected if entry is not None else None
+    meta = actual.metadata if actual is not None else None
+    return {
+        "name": name,
+        "type": spec.type.value if spec else (entry.metadata.type if entry and entry.metadata else ""),
+        "unit": spec.unit if spec else "",
+        "reported": actual.value if actual is not None else None,
+        "reported_ms": meta.timestamp if meta is not None else 0,
+        "desired": expected.value if expected is not None else None,
+        "quality": (meta.quality if meta is not None else "") or ("good" if actual is not None else ""),
+        "reason": meta.reason if meta is not None else "",
+    }

@@ -1,0 +1,1 @@
+"""`make demo`: the whole road on one machine."""
