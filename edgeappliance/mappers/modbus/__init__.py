@@ -1,0 +1,1 @@
+"""Modbus RTU and TCP: the only package that imports pymodbus and pyserial."""
