@@ -78,13 +78,18 @@ def _task(node: str, message: Message) -> str | None:
 
 
 def _application(node: str, message: Message) -> str | None:
+    """An Application, or for watchapp/sync a map of them (reference 9.1)."""
     try:
         content = message.content_value()
     except WireError as error:
         return error.reason
-    if isinstance(content, dict) and content.get("Nodename") == node:
-        return None
-    return "the request is in another node's name"
+    if not isinstance(content, dict):
+        return "it is not an Application"
+    applications = content.values() if message.resource == "watchapp/sync" else [content]
+    for application in applications:
+        if not isinstance(application, dict) or application.get("Nodename") != node:
+            return "the request is in another node's name"
+    return None
 
 
 def _device(node: str, message: Message, relations: Relations) -> str | None:
