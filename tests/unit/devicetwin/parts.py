@@ -9,6 +9,7 @@ from typing import Any
 
 from edgeappliance.devicetwin import DeviceTwin
 from edgeappliance.kernel.clock import ManualClock
+from edgeappliance.kernel.database import StorageError
 from edgeappliance.kernel.supervisor import TaskScope
 from edgeappliance.store import TwinStore, open_store
 from edgeappliance.wire.message import Message
@@ -55,6 +56,27 @@ class RecordingCloud:
         return taken
 
 
+class SlowStore(TwinStore):
+    """Durable writes wait for `allow`; they fail while `broken`."""
+
+    allow = asyncio.Event()
+    broken = False
+    durable_writes = 0
+
+    async def save(self, *, durable: bool, **rows: Any) -> None:
+        if durable and rows.get("twins"):
+            await self.allow.wait()
+            if self.broken:
+                raise StorageError("disk is full")
+            type(self).durable_writes += 1
+        await super().save(durable=durable, **rows)
+
+
+def slow_store() -> type[SlowStore]:
+    """A store class of its own, with nothing allowed yet."""
+    return type("Slow", (SlowStore,), {"allow": asyncio.Event()})
+
+
 class Rig:
     """One twin service with its surroundings."""
 
@@ -63,7 +85,6 @@ class Rig:
         self.bus = bus
         self.cloud = cloud
         self.clock = clock
-        self.failures: list[BaseException] = []
 
     def mqtt(self, topic: str, body: Any) -> None:
         payload = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -113,9 +134,8 @@ async def twin_rig(directory: Path, *, connected: bool = True, store: Any = None
     )
     try:
         await twin.start()
-        rig = Rig(twin, bus, cloud, clock)
-        yield rig
-        await twin.stop()
+        yield Rig(twin, bus, cloud, clock)
         assert failures == []
     finally:
+        await twin.stop()
         await database.close()

@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 
-from edgeappliance.kernel.database import StorageError
-from edgeappliance.store import TwinStore
 from edgeappliance.wire.message import Message
-from tests.unit.devicetwin.parts import D1, NOW, Rig, twin_rig
+from tests.unit.devicetwin.parts import D1, NOW, Rig, slow_store, twin_rig
 
 EMPTY_ID_RESULT = "$hw/events/device//twin/update/result"
 MEMBERSHIP = "$hw/events/node/edge-1/membership"
@@ -452,28 +450,8 @@ async def test_restart_sends_what_was_not_confirmed(tmp_path: Path):
         assert [message.resource for message in rig.cloud.take()] == ["membership/detail"]
 
 
-class SlowStore(TwinStore):
-    """Durable writes wait for `allow`; they fail while `broken`."""
-
-    allow = asyncio.Event()
-    broken = False
-    durable_writes = 0
-
-    async def save(self, *, durable: bool, **rows: Any) -> None:
-        if durable and rows.get("twins"):
-            await self.allow.wait()
-            if self.broken:
-                raise StorageError("disk is full")
-            type(self).durable_writes += 1
-        await super().save(durable=durable, **rows)
-
-
-@pytest.fixture
-def slow() -> type[SlowStore]:
-    return type("Slow", (SlowStore,), {"allow": asyncio.Event()})
-
-
-async def test_expected_values_are_answered_after_the_disk_has_them(tmp_path: Path, slow: type[SlowStore]):
+async def test_expected_values_are_answered_after_the_disk_has_them(tmp_path: Path):
+    slow = slow_store()
     async with twin_rig(tmp_path, store=slow) as rig:
         await ready(rig)
         await rig.member("default/d2")
@@ -493,7 +471,8 @@ async def test_expected_values_are_answered_after_the_disk_has_them(tmp_path: Pa
         assert slow.durable_writes <= 2
 
 
-async def test_a_full_disk_gives_500_and_the_old_values(tmp_path: Path, slow: type[SlowStore], monkeypatch: Any):
+async def test_a_full_disk_gives_500_and_the_old_values(tmp_path: Path, monkeypatch: Any):
+    slow = slow_store()
     monkeypatch.setattr("edgeappliance.devicetwin.durable.SAVE_TRIES", 2)
     slow.broken = True
     slow.allow.set()
@@ -509,7 +488,8 @@ async def test_a_full_disk_gives_500_and_the_old_values(tmp_path: Path, slow: ty
         assert rig.cloud.take() == []
 
 
-async def test_too_many_waiting_requests_are_refused(tmp_path: Path, slow: type[SlowStore], monkeypatch: Any):
+async def test_too_many_waiting_requests_are_refused(tmp_path: Path, monkeypatch: Any):
+    slow = slow_store()
     monkeypatch.setattr("edgeappliance.devicetwin.durable.MAX_WAITING", 3)
     async with twin_rig(tmp_path, store=slow) as rig:
         await ready(rig)
