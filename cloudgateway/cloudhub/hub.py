@@ -344,6 +344,9 @@ class CloudHub:
                 self._log.warning("unreadable message", node=session.node, error=error, size=len(payload))
             return
         self._traffic.messages_in += 1
+        if not message.operation:  # edgecore does send a message without anything in it now and then
+            self._traffic.dropped("empty")
+            return
         to = destination(message)
         if to is Destination.ACKNOWLEDGEMENT:
             record = session.queue.acknowledge(message.parent_id)

@@ -15,7 +15,7 @@ from tests import vectors
 from tests.support.hub import OpenRelations
 
 RECORDED = list(vectors.messages())
-UP = [decode(one.text) for one in RECORDED if one.direction == "up"]
+UP = [message for one in RECORDED if one.direction == "up" and (message := decode(one.text)).operation]
 DOWN = [decode(one.text) for one in RECORDED if one.direction == "down"]
 NODE = "edge-1"
 
