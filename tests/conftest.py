@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
-pytest_plugins = ["tests.support.broker", "tests.support.kubeedge_cloud"]
+pytest_plugins = [
+    "tests.support.broker",
+    "tests.support.kubeedge_cloud",
+    "tests.support.real_api",
+    "tests.support.kube_client",
+]
 
 MAX_STEP = 1.0
 """Seconds that one step of the event loop may take before the test fails. Generous: the machine has two cores

@@ -49,7 +49,7 @@ def slim(obj: KubeObject) -> KubeObject:
     return obj
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Subscriber:
     on_add: Callable[[KubeObject], None] | None
     on_update: Callable[[KubeObject, KubeObject], None] | None
@@ -115,13 +115,22 @@ class Reflector:
         on_add: Callable[[KubeObject], None] | None = None,
         on_update: Callable[[KubeObject, KubeObject], None] | None = None,
         on_delete: Callable[[KubeObject], None] | None = None,
-    ) -> None:
-        """Calls back for every change from now on; what is mirrored already is told at once as additions."""
+    ) -> Callable[[], None]:
+        """Calls back for every change from now on; what is mirrored already is told at once as additions.
+
+        Calling the result ends it.
+        """
         subscriber = _Subscriber(on_add, on_update, on_delete)
         self._subscribers.append(subscriber)
         if on_add is not None:
             for obj in list(self._objects.values()):
                 _call(self.gvr, on_add, obj)
+
+        def unsubscribe() -> None:
+            if subscriber in self._subscribers:
+                self._subscribers.remove(subscriber)
+
+        return unsubscribe
 
     async def run(self) -> None:
         """Lists and watches forever."""

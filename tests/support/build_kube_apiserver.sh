@@ -13,12 +13,13 @@ VERSION=1.20.2
 CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/edgeappliance/kube-apiserver-$VERSION"
 BINARY="$CACHE/kube-apiserver"
 WORK="$CACHE/build"
+PATCH=go119 # names what is changed in the source; a cached binary without it is built again
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 PACKAGES=(golang-1.19-go dpkg-dev etcd-server rsync xz-utils)
 
 say() { printf '%s kube-apiserver: %s\n' "$(date +%H:%M:%S)" "$*" >&2; }
 
-works() { [ -x "$BINARY" ] && "$BINARY" --version >/dev/null 2>&1; }
+works() { [ -x "$BINARY" ] && [ -e "$CACHE/patched-$PATCH" ] && "$BINARY" --version >/dev/null 2>&1; }
 
 missing_packages() {
     local package
@@ -78,10 +79,28 @@ openapi_packages() {
         -e 'zz_generated' | xargs -n1 dirname | LC_ALL=C sort -u | sed 's#^#k8s.io/kubernetes/#' | paste -sd,
 }
 
+# Two vendored libraries rely on what the runtime of Go 1.15 did, and Go 1.19 does not:
+# reflect2 1.0.1 gives the runtime too little memory for a map iterator, so that the server dies at random when it
+# sorts a map (reflect2 1.0.2 hands the iterator in; the same change here); and go-openapi's validation takes an
+# empty string for null, because the two now share one zero value.
+patch_source() {
+    local reflect2=vendor/github.com/modern-go/reflect2 validate=vendor/github.com/go-openapi/validate/type.go
+    [ -e .patched ] && return
+    sed -i -e 's/^func mapiterinit(\(.*\)) \*hiter$/func mapiterinit(\1, it *hiter)/' \
+        -e 's|^\t// rest fields are ignored$|\trest [6]unsafe.Pointer\n\ttail [4]uintptr|' "$reflect2/unsafe_link.go"
+    sed -i -e '/^func (type2 \*UnsafeMapType) UnsafeIterate/a\	it := new(hiter)\n\tmapiterinit(type2.rtype, *(*unsafe.Pointer)(obj), it)' \
+        -e 's/^\t\thiter: .*mapiterinit(.*/\t\thiter:      it,/' "$reflect2/unsafe_map.go"
+    sed -i 's/if data == nil || reflect.DeepEqual(reflect.Zero(reflect.TypeOf(data)), reflect.ValueOf(data)) {/if data == nil {/' \
+        "$validate"
+    grep -q 'Pointer, it \*hiter' "$reflect2/unsafe_link.go" && grep -q 'hiter:      it,' "$reflect2/unsafe_map.go" &&
+        grep -q 'if data == nil {' "$validate" && touch .patched
+}
+
 compile() {
     export GOPATH="$WORK/go" GOCACHE="$WORK/gocache" GO111MODULE=off CGO_ENABLED=0 GOFLAGS= GOTOOLCHAIN=local
     export PATH="/usr/lib/go-1.19/bin:$PATH"
     cd "$GOPATH/src/k8s.io/kubernetes"
+    patch_source || { say "the source is not what this script knows how to patch"; exit 1; }
     if [ ! -e pkg/generated/openapi/zz_generated.openapi.go ]; then
         say "generating the OpenAPI definitions (1 of 2)"
         nice go build -o "$WORK/openapi-gen" k8s.io/kubernetes/vendor/k8s.io/kube-openapi/cmd/openapi-gen
@@ -99,11 +118,13 @@ compile() {
     done
     nice go build -ldflags "$flags" -o "$WORK/kube-apiserver" k8s.io/kubernetes/cmd/kube-apiserver &
     local compiler=$! seconds=0
+    trap "kill $compiler 2>/dev/null" EXIT # an interrupted build leaves no compiler behind
     while kill -0 "$compiler" 2>/dev/null; do
         sleep 1
         seconds=$((seconds + 1))
         [ $((seconds % 30)) -eq 0 ] && say "still compiling, $seconds s"
     done
+    trap - EXIT
     wait "$compiler"
 }
 
@@ -119,6 +140,7 @@ if ! works; then
     fetch_source
     compile
     mv "$WORK/kube-apiserver" "$BINARY"
+    touch "$CACHE/patched-$PATCH"
     works || { say "the built binary does not run"; exit 1; }
     rm -rf "$WORK"
     say "done: $("$BINARY" --version)"

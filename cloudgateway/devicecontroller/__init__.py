@@ -1,0 +1,1 @@
+"""Devices, their models and their status between the Kubernetes API and the edge nodes."""

@@ -1,0 +1,1 @@
+"""Repairs what edge nodes have, by the record of what they acknowledged."""
