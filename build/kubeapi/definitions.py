@@ -35,10 +35,7 @@ ROOTS = (
     "io.k8s.api.coordination.v1.Lease",
     "io.k8s.api.discovery.v1.EndpointSlice",
     "io.k8s.api.certificates.v1.CertificateSigningRequest",
-    *(
-        f"io.k8s.api.rbac.v1.{kind}"
-        for kind in ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
-    ),
+    *(f"io.k8s.api.rbac.v1.{kind}" for kind in ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")),
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
     "io.k8s.api.authorization.v1.SelfSubjectAccessReview",
     "io.k8s.api.authorization.v1.SelfSubjectRulesReview",

@@ -1,0 +1,262 @@
+"""The embedded API without a transport: one request in, one answer out."""
+
+import platform
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+from cloudgateway.apiserver.bodies import BodyReader
+from cloudgateway.apiserver.definitions import Definitions
+from cloudgateway.apiserver.reading import Reader
+from cloudgateway.apiserver.reviews import review
+from cloudgateway.apiserver.store import ObjectStore
+from cloudgateway.apiserver.writing import Writer, admin_failure
+from edgeappliance.kernel.clock import Clock
+from edgeappliance.kernel.database import StorageError
+from edgeappliance.kernel.log import get_logger
+from edgeappliance.kubeapi import discovery
+from edgeappliance.kubeapi.builtin_types import API_VERSION
+from edgeappliance.kubeapi.errors import (
+    StatusFailure,
+    internal,
+    method_not_allowed,
+    not_acceptable,
+    not_found,
+    too_large,
+    unauthorized,
+    unknown_path,
+)
+from edgeappliance.kubeapi.openapi import OpenApi
+from edgeappliance.kubeapi.request import BODY_LIMIT, JSON, ApiRequest, ApiResponse, Target, User, accepted_views, flag
+from edgeappliance.kubeapi.request import parse_target as parse
+from edgeappliance.kubeapi.resources import Registry, ResourceType
+from edgeappliance.kubeapi.storage import Entry
+
+ADMIN_GROUP = "system:masters"
+GATEWAY = User("system:cloudgateway", (ADMIN_GROUP,))
+"""The identity of cloudgateway's own controllers, which need no transport."""
+
+_PUBLIC = ("/healthz", "/livez", "/readyz", "/version")
+_SUBRESOURCES = {"namespaces": ("finalize",), "certificatesigningrequests.certificates.k8s.io": ("approval",)}
+_REFUSED_SUBRESOURCES = {
+    ("serviceaccounts", "token"): "service account tokens are not issued by the embedded API of cloudgateway",
+    ("pods", "binding"): "there is no scheduler here: set spec.nodeName of the pod instead",
+    ("pods", "eviction"): "the embedded API of cloudgateway evicts no pods: delete the pod instead",
+    ("pods", "log"): "container logs are not served by the embedded API of cloudgateway: read them on the edge node",
+    ("pods", "exec"): "exec is not served by the embedded API of cloudgateway: use the edge node's own shell",
+    ("pods", "attach"): "attach is not served by the embedded API of cloudgateway: use the edge node's own shell",
+    ("pods", "portforward"): "port-forward is not served by the embedded API of cloudgateway",
+    ("pods", "ephemeralcontainers"): "ephemeral containers are not supported by the embedded API of cloudgateway",
+}
+
+
+class ApiCore:
+    """Dispatches requests to the verbs. `ready` tells what `/readyz` says."""
+
+    def __init__(
+        self,
+        *,
+        store: ObjectStore,
+        registry: Registry,
+        openapi: OpenApi,
+        definitions: Definitions,
+        clock: Clock,
+    ) -> None:
+        self._registry = registry
+        self._openapi = openapi
+        self._reader = Reader(store, clock)
+        self._bodies = BodyReader()
+        self.writer = Writer(store, clock, definitions.kind, self._bodies)
+        self.ready = True
+        self._log = get_logger("apiserver")
+
+    async def handle(self, request: ApiRequest) -> ApiResponse:
+        """Answer one request. Never raises but for cancellation: failures are Status answers."""
+        try:
+            if len(request.body) > BODY_LIMIT:
+                raise too_large(BODY_LIMIT)
+            return await self._dispatch(request)
+        except StatusFailure as failure:
+            return ApiResponse(failure.code, failure.encode())
+        except StorageError as error:
+            self._log.error("request failed on storage", method=request.method, path=request.path, error=error)
+            wait = StatusFailure(503, "ServiceUnavailable", str(error), details={"retryAfterSeconds": 1})
+            return ApiResponse(wait.code, wait.encode())
+        except Exception as error:  # noqa: BLE001 - a fault of ours is answered and logged, the others go on
+            self._log.error("request failed", method=request.method, path=request.path, error=error, exc_info=error)
+            return ApiResponse(500, internal(f"{type(error).__name__}: {error}").encode())
+
+    async def _dispatch(self, request: ApiRequest) -> ApiResponse:
+        target = parse(request.path)
+        if target is None:
+            return self._document(request)
+        if request.user is None:
+            raise unauthorized()
+        answer = review(request, target, self._bodies)
+        if answer is not None:
+            return answer
+        resource = self._registry.get(target.group, target.version, target.resource)
+        if resource is None:
+            raise unknown_path()
+        if ADMIN_GROUP not in request.user.groups:
+            raise admin_failure(request.user, request.method.lower(), resource, target.namespace)
+        if resource.refusal:
+            raise method_not_allowed(resource.refusal)
+        if target.namespace and not resource.namespaced:
+            raise unknown_path()
+        self._check_subresource(target, resource)
+        response = await self._verb(request, target, resource)
+        if resource.deprecation:
+            return ApiResponse(
+                response.status, response.body, response.content_type, (*response.warnings, resource.deprecation)
+            )
+        return response
+
+    def _check_subresource(self, target: Target, resource: ResourceType) -> None:
+        subresource = target.subresource
+        if not subresource or (subresource == "status" and resource.status):
+            return
+        if subresource in _SUBRESOURCES.get(resource.key, ()):
+            return
+        refusal = _REFUSED_SUBRESOURCES.get((resource.key, subresource))
+        raise method_not_allowed(refusal) if refusal else unknown_path()
+
+    async def _verb(self, request: ApiRequest, target: Target, resource: ResourceType) -> ApiResponse:
+        method = request.method
+        if method in ("GET", "HEAD"):
+            if flag(request.query, "watch"):
+                return ApiResponse(200, self._reader.watch(request, target, resource))
+            if target.name:
+                return ApiResponse(200, self._reader.get(request, target, resource))
+            return ApiResponse(200, self._reader.collection(request, target, resource))
+        if method == "POST" and not target.name:
+            return self._written(request, resource, 201, await self.writer.create(request, target, resource))
+        if method == "PUT" and target.name:
+            return self._written(request, resource, 200, await self.writer.update(request, target, resource))
+        if method == "PATCH" and target.name:
+            return self._written(request, resource, 200, await self.writer.patch(request, target, resource))
+        if method == "DELETE" and not target.subresource:
+            if target.name:
+                return await self._delete(request, target, resource)
+            return await self._delete_collection(request, target, resource)
+        raise method_not_allowed("the server does not allow this method on the requested resource")
+
+    def _written(
+        self, request: ApiRequest, resource: ResourceType, status: int, result: tuple[Entry, list[str]]
+    ) -> ApiResponse:
+        entry, warnings = result
+        return ApiResponse(status, self._reader.encoding(request, resource).one(entry), JSON, tuple(warnings))
+
+    async def _delete(self, request: ApiRequest, target: Target, resource: ResourceType) -> ApiResponse:
+        entry, gone = await self.writer.delete(request, target, resource)
+        if not gone:
+            return ApiResponse(200, self._reader.encoding(request, resource).one(entry))
+        details = {"name": entry.name, "kind": resource.plural, "uid": entry.uid}
+        if resource.group:
+            details["group"] = resource.group
+        return _json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+
+    async def _delete_collection(self, request: ApiRequest, target: Target, resource: ResourceType) -> ApiResponse:
+        if "deletecollection" not in resource.verbs:
+            raise method_not_allowed("the server does not allow this method on the requested resource")
+        wanted = self._reader.filter(request, target, resource)
+        response = self._reader.collection(request, target, resource)
+        for entry in self._reader.select(resource, wanted):
+            one = Target(target.group, target.version, target.resource, entry.namespace, entry.name)
+            try:
+                await self.writer.delete(request, one, resource)
+            except StatusFailure as failure:
+                if failure.reason != "NotFound":  # somebody else deleted it first: that is what was asked
+                    raise
+        return ApiResponse(200, response)
+
+    # What is not a resource.
+
+    def _document(self, request: ApiRequest) -> ApiResponse:
+        path = request.path.rstrip("/") or "/"
+        if path == "/version":
+            return _json(_version_info())
+        if path.startswith(_PUBLIC[:3]):
+            if not self.ready:
+                return ApiResponse(500, b"not ready", "text/plain; charset=utf-8")
+            return ApiResponse(200, b"ok", "text/plain; charset=utf-8")
+        if request.user is None:
+            raise unauthorized()
+        if request.method not in ("GET", "HEAD"):
+            raise unknown_path()
+        if path.startswith("/openapi/"):
+            return self._openapi_document(request, path)
+        if path in ("/api", "/apis"):
+            return self._groups(request, core=path == "/api")
+        if path == "/":
+            return _json(
+                {"paths": ["/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}
+            )
+        parts = path.strip("/").split("/")
+        found: dict[str, Any] | None = None
+        if parts[0] == "api" and len(parts) == 2:
+            found = discovery.api_resource_list(self._registry, "", parts[1])
+        elif parts[0] == "apis" and len(parts) == 2:
+            found = discovery.api_group(self._registry, parts[1])
+        elif parts[0] == "apis" and len(parts) == 3:
+            found = discovery.api_resource_list(self._registry, parts[1], parts[2])
+        if found is None:
+            raise unknown_path()
+        return _json(found)
+
+    def _groups(self, request: ApiRequest, *, core: bool) -> ApiResponse:
+        for view in accepted_views(request.accept):
+            if view.as_ == "APIGroupDiscoveryList" and view.version in ("v2", "v2beta1"):
+                return ApiResponse(
+                    200,
+                    msgspec.json.encode(discovery.aggregated(self._registry, core=core, version=view.version)),
+                    discovery.AGGREGATED_TYPE.format(version=view.version),
+                )
+            if view.as_ == "":
+                break
+        return _json(discovery.api_versions() if core else discovery.api_group_list(self._registry))
+
+    def _openapi_document(self, request: ApiRequest, path: str) -> ApiResponse:
+        if not accepted_views(request.accept):
+            raise not_acceptable("only the following media types are accepted: application/json")
+        if path == "/openapi/v2":
+            return ApiResponse(200, self._openapi.version_two())
+        if path == "/openapi/v3":
+            return ApiResponse(200, self._openapi.index())
+        parts = path.removeprefix("/openapi/v3/").split("/")
+        document = None
+        if parts[0] == "api" and len(parts) == 2:
+            document = self._openapi.document("", parts[1])
+        elif parts[0] == "apis" and len(parts) == 3:
+            document = self._openapi.document(parts[1], parts[2])
+        if document is None:
+            raise not_found("", "openapi", path)
+        return ApiResponse(200, document)
+
+
+def _json(value: Any, status: int = 200) -> ApiResponse:
+    return ApiResponse(status, msgspec.json.encode(value))
+
+
+def _version_info() -> dict[str, str]:
+    major, minor, _ = API_VERSION.split(".")
+    return {
+        "major": major,
+        "minor": minor,
+        "gitVersion": f"v{API_VERSION}+edgeappliance",
+        "gitCommit": "",
+        "gitTreeState": "",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": "cpython",
+        "platform": f"{platform.system().lower()}/{platform.machine()}",
+    }
+
+
+async def whole_body(response: ApiResponse) -> bytes:
+    """The body of an answer, a stream read to its end."""
+    if isinstance(response.body, bytes):
+        return response.body
+    stream: AsyncIterator[bytes] = response.body
+    return b"".join([chunk async for chunk in stream])

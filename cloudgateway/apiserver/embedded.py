@@ -1,0 +1,228 @@
+"""The embedded API put together: database, core, controllers and, when asked for, the HTTPS shell."""
+
+import asyncio
+import secrets
+import ssl
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cloudgateway.apiserver.controllers.cleanup import Cleanup
+from cloudgateway.apiserver.controllers.garbage import GarbageCollector
+from cloudgateway.apiserver.controllers.nodes import NodeWatch
+from cloudgateway.apiserver.core import ADMIN_GROUP, GATEWAY, ApiCore
+from cloudgateway.apiserver.definitions import Definitions
+from cloudgateway.apiserver.store import ObjectStore
+from edgeappliance.kernel.clock import Clock, SystemClock
+from edgeappliance.kernel.component import Health, State
+from edgeappliance.kernel.database import Database
+from edgeappliance.kernel.errors import OperatorError
+from edgeappliance.kernel.log import get_logger
+from edgeappliance.kernel.supervisor import TaskScope
+from edgeappliance.kubeapi.builtin_types import BuiltinTypes
+from edgeappliance.kubeapi.builtins import builtin_resources
+from edgeappliance.kubeapi.openapi import OpenApi
+from edgeappliance.kubeapi.request import ApiRequest, ApiResponse, User
+from edgeappliance.kubeapi.resources import Registry
+
+NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+DATABASE = "objects.db"
+TOKEN_FILE = "admin.token"  # noqa: S105 - a file's name
+STOP_SECONDS = 10.0
+ANY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
+
+
+class Shell:
+    """A listening HTTPS server of the API."""
+
+    def __init__(self, server: Any, url: str) -> None:
+        self._server = server
+        self.url = url
+        """`https://host:port`."""
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return int(self._server.port)
+
+    async def close(self) -> None:
+        """Stop listening; requests under way end. Idempotent."""
+        await self._server.close()
+
+
+class EmbeddedApi:
+    """The embedded Kubernetes API of one directory. Build it with `await EmbeddedApi.open(...)`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        clock: Clock,
+        database: Database,
+        store: ObjectStore,
+        core: ApiCore,
+        registry: Registry,
+    ) -> None:
+        self.directory = directory
+        self.registry = registry
+        self.core = core
+        self._clock = clock
+        self._database = database
+        self._store = store
+        self._shells: list[Shell] = []
+        self._failure: BaseException | None = None
+        self._closed = False
+        self._log = get_logger("apiserver")
+        self._tasks = TaskScope("apiserver", self._failed)
+        self._pump = self._tasks.spawn(store.run(), name="writer")
+
+    @classmethod
+    async def open(cls, directory: Path, *, clock: Clock | None = None) -> "EmbeddedApi":
+        """Open or create the API of a directory; its controllers run until `close`.
+
+        Raises OperatorError or StorageError when the directory cannot be used.
+        """
+        clock = clock or SystemClock()
+        try:
+            await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise OperatorError(
+                f"{directory}: {error.strerror}", next_step="name a directory that this user may write to"
+            ) from None
+        database = await Database.open(directory / DATABASE, schema="cloudgateway.apiserver.schema")
+        types = BuiltinTypes()
+        registry = Registry(builtin_resources(types))
+        openapi = OpenApi(registry, types)
+        definitions = Definitions(registry, types, openapi, clock)
+
+        def fields(key: str) -> tuple[str, ...]:
+            resource = registry.stored(key)
+            return resource.fields if resource is not None else ()
+
+        def first(values: Iterable[dict[str, Any]]) -> None:
+            for value in values:
+                definitions.serve(value)
+
+        try:
+            store = await ObjectStore.open(database, fields=fields, first=first)
+        except BaseException:
+            await database.close()
+            raise
+        store.listen(definitions.listen)
+        core = ApiCore(store=store, registry=registry, openapi=openapi, definitions=definitions, clock=clock)
+        api = cls(directory, clock=clock, database=database, store=store, core=core, registry=registry)
+        await api._begin()
+        return api
+
+    async def _begin(self) -> None:
+        for name in NAMESPACES:
+            body = b'{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"%s"}}' % name.encode()
+            await self.handle(ApiRequest(method="POST", path="/api/v1/namespaces", body=body, user=GATEWAY))
+        writer = self.core.writer
+        garbage = GarbageCollector(store=self._store, writer=writer, registry=self.registry)
+        cleanup = Cleanup(store=self._store, writer=writer, registry=self.registry, clock=self._clock)
+        nodes = NodeWatch(store=self._store, writer=writer, registry=self.registry, clock=self._clock)
+        self._tasks.spawn(garbage.run(), name="garbage")
+        self._tasks.spawn(cleanup.run(), name="cleanup")
+        self._tasks.spawn(nodes.run(), name="nodes")
+        if self._database.recovered is not None:
+            self._log.error("the API's database was damaged and begins anew", kept=str(self._database.recovered))
+
+    def _failed(self, error: BaseException) -> None:
+        self._failure = error
+        self.core.ready = False
+
+    async def handle(self, request: ApiRequest) -> ApiResponse:
+        """Answer one request; `request.user` is who asks (None: only health and version are answered)."""
+        return await self.core.handle(request)
+
+    async def serve(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        ssl_context: ssl.SSLContext | None = None,
+        *,
+        names: Iterable[str] = (),
+    ) -> Shell:
+        """Serve over HTTPS with the API's own certificate, or with `ssl_context`.
+
+        `names` are further host names and addresses for the certificate. Raises OperatorError when the address
+        cannot be had.
+        """
+        from cloudgateway.apiserver.shell import HttpShell  # aiohttp only where the API is served
+
+        anywhere = host in ANY_ADDRESS
+        if ssl_context is None:
+            hosts = names if anywhere else (*names, host)
+            ssl_context = await asyncio.to_thread(lambda: self._certificates(hosts).server_context())
+        token = await asyncio.to_thread(self._token)
+        server = HttpShell(self.handle, {token: User("edge-appliance-admin", (ADMIN_GROUP,))})
+        try:
+            await server.start(host, port, ssl_context)
+        except OSError as error:
+            raise OperatorError(
+                f"the Kubernetes API cannot listen on {host}:{port}: {error.strerror}",
+                next_step="free the port or configure another one",
+            ) from None
+        reached = "127.0.0.1" if anywhere else host
+        shell = Shell(server, f"https://{f'[{reached}]' if ':' in reached else reached}:{server.port}")
+        self._shells.append(shell)
+        self._log.info("Kubernetes API is served", url=shell.url)
+        return shell
+
+    async def write_kubeconfig(self, path: Path, *, server: str) -> None:
+        """Write the administrator's kubeconfig (mode 0600) for a server URL (`shell.url`)."""
+        from cloudgateway.apiserver.kubeconfig import write_kubeconfig
+
+        def write() -> None:
+            write_kubeconfig(path, server=server, certificates=self._certificates(()))
+
+        await asyncio.to_thread(write)
+
+    def _certificates(self, names: Iterable[str]) -> Any:
+        from cloudgateway.apiserver.tls import ApiCertificates  # cryptography only where a certificate is handled
+
+        return ApiCertificates(self.directory / "pki", wall_ms=self._clock.wall_ms(), names=names)
+
+    def _token(self) -> str:
+        """The administrator's bearer token, made once."""
+        from cloudgateway.apiserver.tls import write_private
+
+        path = self.directory / TOKEN_FILE
+        try:
+            token = path.read_text().strip()
+        except FileNotFoundError:
+            token = ""
+        if len(token) < 32:
+            token = secrets.token_urlsafe(32)
+            write_private(path, token.encode() + b"\n")
+        return token
+
+    def health(self) -> Health:
+        """State for `status`."""
+        if self._failure is not None:
+            return Health(State.FAILED, str(self._failure), "restart cloudgateway; please report it with the log")
+        if self._closed:
+            return Health(State.STOPPED)
+        if self._database.recovered is not None:
+            return Health(
+                State.DEGRADED,
+                f"the database was damaged and has been moved to {self._database.recovered}",
+                "apply your objects again, then remove the damaged file",
+            )
+        return Health(State.RUNNING, details={"resourceVersion": self._store.version})
+
+    async def close(self) -> None:
+        """Stop serving, write what waits, close the database. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        for shell in self._shells:
+            await shell.close()
+        self._store.stop()
+        await asyncio.wait([self._pump], timeout=STOP_SECONDS)
+        await self._tasks.cancel()
+        try:
+            await self._store.close()
+        finally:
+            await self._database.close()

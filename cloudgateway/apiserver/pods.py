@@ -1,0 +1,165 @@
+"""Rules of pods: the defaults that a node relies on, what must be there, what may change, how deletion waits."""
+
+from typing import Any
+
+from edgeappliance.kubeapi.errors import Cause
+from edgeappliance.kubeapi.names import label_error
+from edgeappliance.kubeapi.request import User
+
+Object = dict[str, Any]
+MODE = 420  # 0644, as upstream defaults the mode of projected files
+
+
+def default(value: Object) -> None:
+    """Fill in what upstream fills in (core/v1 SetDefaults_Pod and its parts)."""
+    spec = value.setdefault("spec", {})
+    spec.setdefault("restartPolicy", "Always")
+    spec.setdefault("dnsPolicy", "ClusterFirst")
+    spec.setdefault("schedulerName", "default-scheduler")
+    spec.setdefault("securityContext", {})
+    spec.setdefault("terminationGracePeriodSeconds", 30)
+    spec.setdefault("enableServiceLinks", True)
+    if spec.get("serviceAccountName"):
+        spec.setdefault("serviceAccount", spec["serviceAccountName"])
+    for section in ("initContainers", "containers"):
+        for container in spec.get(section) or ():
+            _default_container(container, host_network=bool(spec.get("hostNetwork")))
+    for volume in spec.get("volumes") or ():
+        _default_volume(volume)
+    value.setdefault("status", {}).setdefault("phase", "Pending")
+
+
+def _default_container(container: Object, *, host_network: bool) -> None:
+    image = str(container.get("image", ""))
+    tag = image.rpartition("/")[2].partition("@")[0].partition(":")[2]
+    latest = "@" not in image and tag in ("", "latest")
+    container.setdefault("imagePullPolicy", "Always" if latest else "IfNotPresent")
+    container.setdefault("terminationMessagePath", "/dev/termination-log")
+    container.setdefault("terminationMessagePolicy", "File")
+    resources = container.setdefault("resources", {})
+    if resources.get("limits"):
+        requests = resources.setdefault("requests", {})
+        for name, amount in resources["limits"].items():
+            requests.setdefault(name, amount)
+    for port in container.get("ports") or ():
+        port.setdefault("protocol", "TCP")
+        if host_network:
+            port.setdefault("hostPort", port.get("containerPort"))
+    for item in container.get("env") or ():
+        reference = (item.get("valueFrom") or {}).get("fieldRef")
+        if reference is not None:
+            reference.setdefault("apiVersion", "v1")
+    for name in ("livenessProbe", "readinessProbe", "startupProbe"):
+        if container.get(name):
+            _default_probe(container[name])
+
+
+def _default_probe(probe: Object) -> None:
+    for key, number in (("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)):
+        probe[key] = probe.get(key) or number  # as in Go, 0 means that it is not set
+    if probe.get("httpGet") is not None:
+        probe["httpGet"].setdefault("path", "/")
+        probe["httpGet"].setdefault("scheme", "HTTP")
+    if probe.get("grpc") is not None:
+        probe["grpc"].setdefault("service", "")
+
+
+def _default_volume(volume: Object) -> None:
+    for section in ("configMap", "secret", "downwardAPI", "projected"):
+        if volume.get(section) is not None:
+            volume[section].setdefault("defaultMode", MODE)
+    if volume.get("hostPath") is not None:
+        volume["hostPath"].setdefault("type", "")
+    if len(volume) == 1:
+        volume["emptyDir"] = {}
+
+
+def create(value: Object, user: User | None) -> None:
+    """A new pod is Pending, whatever the client says of its status."""
+    value["status"] = {"phase": "Pending", "qosClass": quality(value.get("spec", {}))}
+
+
+def quality(spec: Object) -> str:
+    """status.qosClass: Guaranteed, Burstable or BestEffort."""
+    containers = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
+    guaranteed, any_set = True, False
+    for container in containers:
+        resources = container.get("resources") or {}
+        limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+        any_set = any_set or any(name in ("cpu", "memory") for name in (*limits, *requests))
+        for name in ("cpu", "memory"):
+            if name not in limits or requests.get(name, limits[name]) != limits[name]:
+                guaranteed = False
+    if not any_set:
+        return "BestEffort"
+    return "Guaranteed" if guaranteed else "Burstable"
+
+
+def causes(value: Object, old: Object | None) -> list[Cause]:
+    """What is wrong with a pod, or with the change of one."""
+    spec = value.get("spec", {})
+    found: list[Cause] = []
+    if not spec.get("containers"):
+        found.append(Cause("FieldValueRequired", "Required value", "spec.containers"))
+    names: set[str] = set()
+    for section in ("initContainers", "containers"):
+        for index, container in enumerate(spec.get(section) or ()):
+            found += _container_causes(container, f"spec.{section}[{index}]", names)
+    volumes = {volume.get("name") for volume in spec.get("volumes") or ()}
+    for section in ("initContainers", "containers"):
+        for index, container in enumerate(spec.get(section) or ()):
+            for position, mount in enumerate(container.get("volumeMounts") or ()):
+                if mount.get("name") not in volumes:
+                    path = f"spec.{section}[{index}].volumeMounts[{position}].name"
+                    found.append(Cause("FieldValueNotFound", f'Not found: "{mount.get("name", "")}"', path))
+    if old is not None and _fixed(old.get("spec", {})) != _fixed(spec, old.get("spec", {})):
+        found.append(
+            Cause(
+                "FieldValueForbidden",
+                "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"
+                "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to "
+                "existing tolerations),`spec.terminationGracePeriodSeconds`, and `spec.nodeName` while it is empty",
+                "spec",
+            )
+        )
+    return found
+
+
+def _container_causes(container: Object, path: str, names: set[str]) -> list[Cause]:
+    found = []
+    name = container.get("name") or ""
+    if not name:
+        found.append(Cause("FieldValueRequired", "Required value", f"{path}.name"))
+    elif error := label_error(name):
+        found.append(Cause("FieldValueInvalid", f'Invalid value: "{name}": {error}', f"{path}.name"))
+    elif name in names:
+        found.append(Cause("FieldValueDuplicate", f'Duplicate value: "{name}"', f"{path}.name"))
+    names.add(name)
+    if not container.get("image"):
+        found.append(Cause("FieldValueRequired", "Required value", f"{path}.image"))
+    return found
+
+
+def _fixed(spec: Object, old: Object | None = None) -> Object:
+    """The part of a spec that may not change."""
+    fixed = dict(spec)
+    for key in ("activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds"):
+        fixed.pop(key, None)
+    if not (old if old is not None else spec).get("nodeName"):
+        fixed.pop("nodeName", None)  # there is no scheduler: whoever places the pod writes it once
+    for section in ("containers", "initContainers"):
+        if section in fixed:
+            fixed[section] = [
+                {key: item for key, item in container.items() if key != "image"} for container in fixed[section]
+            ]
+    return fixed
+
+
+def grace(value: Object, asked: int | None) -> int:
+    """Seconds that the node gets to end a pod; 0 means that the object goes at once."""
+    spec = value.get("spec", {})
+    if not spec.get("nodeName") or value.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+        return 0
+    if asked is not None:
+        return max(0, asked)
+    return int(spec.get("terminationGracePeriodSeconds", 30))

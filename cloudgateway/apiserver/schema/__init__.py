@@ -1,0 +1,1 @@
+"""Schema of the embedded API's database, one file a version."""

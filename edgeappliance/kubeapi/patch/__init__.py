@@ -1,0 +1,1 @@
+"""The three patch formats of the API as pure functions: value and patch in, new value out."""
