@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,6 +55,7 @@ class Node:
     """This machine's Node and Lease objects, kept up to date while there is a link.
 
     pods: how many pods the node offers to run; 0 keeps the scheduler away from a node without a runtime.
+    labels: labels of the operator, given at registration beside those of every KubeEdge node.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Node:
         data_directory: Path,
         clock: Clock,
         pods: int = 0,
+        labels: Mapping[str, str] | None = None,
         heartbeat: float = HEARTBEAT,
     ) -> None:
         self._scope = scope
@@ -76,6 +78,7 @@ class Node:
         self._directory = data_directory
         self._clock = clock
         self._pods = pods
+        self._labels = dict(labels or {})
         self._heartbeat = heartbeat
         self._status = NodeStatus()
         self._machine: Machine | None = None
@@ -166,7 +169,7 @@ class Node:
     async def _register(self) -> None:
         labels = self._machine.labels(self._name) if self._machine is not None else {}
         node = {
-            "metadata": {"name": self._name, "labels": labels},
+            "metadata": {"name": self._name, "labels": {**labels, **self._labels}},
             "spec": {},
             "status": self._status.full(),
         }

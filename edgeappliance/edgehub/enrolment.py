@@ -97,7 +97,7 @@ class Enrolment:
         if answer.status != 200:
             raise TransientError(
                 f"{self._where} answered GET /ca.crt with status {answer.status}: {_text(answer.body)}",
-                next_step="check that --cloud names the enrolment port of a KubeEdge cloud (10002)",
+                next_step="check the address and the enrolment port (KubeEdge: 10002)",
             )
         found = hashlib.sha256(answer.body).hexdigest()
         if found != token.ca_hash:
@@ -165,7 +165,7 @@ class Enrolment:
         except ssl.SSLError as error:
             raise TransientError(
                 f"TLS with {self._where} failed: {error.reason or error}",
-                next_step="check that this is the enrolment port of a KubeEdge cloud (10002)",
+                next_step="check the address and the enrolment port (KubeEdge: 10002)",
             ) from error
         except TimeoutError as error:
             raise TransientError(
@@ -179,7 +179,7 @@ class Enrolment:
             ) from error
         except https.AnswerError as error:
             raise TransientError(
-                f"{self._where}: {error}", next_step="check that --cloud names a KubeEdge cloud and its port"
+                f"{self._where}: {error}", next_step="check the address and the enrolment port (KubeEdge: 10002)"
             ) from error
 
     def _not_verified(self, error: ssl.SSLCertVerificationError) -> ApplianceError:

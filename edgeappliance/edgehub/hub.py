@@ -9,6 +9,7 @@ from typing import Any
 from edgeappliance.edgehub.enrolment import Enrolment
 from edgeappliance.edgehub.identity import Identity, IdentityFiles, clock_is_implausible, sync_directory
 from edgeappliance.edgehub.link import Blame, Link, LinkRefused, Target, Traffic, open_link
+from edgeappliance.edgehub.session import Pace
 from edgeappliance.kernel.backoff import Backoff
 from edgeappliance.kernel.clock import Clock
 from edgeappliance.kernel.component import Health, State
@@ -53,6 +54,9 @@ class EdgeHub:
 
     A message from the cloud that answers a request completes it; every other one goes, in order of arrival,
     to the receiver of its group. Receivers of different groups do not wait for each other.
+
+    token_file: joins with it when there is no identity, and removes it then. rotate: renew the certificate
+    at 70-90 % of its life; an expired one is renewed either way.
     """
 
     def __init__(
@@ -65,6 +69,8 @@ class EdgeHub:
         clock: Clock,
         token_file: Path | None = None,
         backoff: Backoff | None = None,
+        pace: Pace | None = None,
+        rotate: bool = True,
     ) -> None:
         self._scope = scope
         self._target = target
@@ -72,6 +78,8 @@ class EdgeHub:
         self._enrolment = enrolment
         self._clock = clock
         self._token_file = token_file
+        self._pace = pace or Pace()
+        self._rotates = rotate
         # A gentle factor: after an outage of seconds everybody is back within one or two more.
         self._backoff = backoff or Backoff(initial=1.0, maximum=10.0, factor=1.3, jitter=0.3)
         self._link: Link | None = None
@@ -159,7 +167,8 @@ class EdgeHub:
             self._inboxes[group] = inbox
             self._scope.spawn(self._receive(inbox, receiver), name=f"receive-{group}")
         self._scope.spawn(self._keep_connected(), name="connect")
-        self._scope.spawn(self._rotate(), name="rotate")
+        if self._rotates:
+            self._scope.spawn(self._rotate(), name="rotate")
 
     async def stop(self) -> None:
         await self._scope.cancel()
@@ -202,7 +211,12 @@ class EdgeHub:
         context = await asyncio.to_thread(identity.client_context, ignore_dates=ignore_dates)
         try:
             link = await open_link(
-                self._target, context=context, clock=self._clock, on_message=self._take, traffic=self.traffic
+                self._target,
+                context=context,
+                clock=self._clock,
+                on_message=self._take,
+                traffic=self.traffic,
+                pace=self._pace,
             )
         except LinkRefused as error:
             self._suspicions = self._suspicions + 1 if error.blame is Blame.PERHAPS else 0

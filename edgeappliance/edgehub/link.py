@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import cast
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake, InvalidStatus
@@ -17,7 +18,7 @@ from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from edgeappliance.edgehub.session import Session
+from edgeappliance.edgehub.session import Pace, Session
 from edgeappliance.kernel.clock import Clock
 from edgeappliance.kernel.errors import TransientError
 from edgeappliance.wire.limits import MAX_MESSAGE
@@ -32,6 +33,9 @@ DEFAULT_PROJECT = "e632aba927ea4ac2b575ec1603d56f10"
 
 OURS = "Edge-Appliance"
 """Header by which the two programs of this project know each other in the upgrade; its value is "1"."""
+
+STORE = "Edge-Appliance-Store"
+"""Header with the identity of our database: when it is a new one, our gateway sends everything again."""
 
 OPEN_TIMEOUT = 15.0
 CLOSE_TIMEOUT = 1.0
@@ -72,6 +76,8 @@ class Target:
     port: int
     node: str
     project: str = DEFAULT_PROJECT
+    store: str = ""
+    """Identity of this node's database."""
 
     @property
     def url(self) -> str:
@@ -83,12 +89,21 @@ class Target:
 class Link(asyncio.Protocol):
     """One connection. Build it with `open_link`; it is used from the event loop's thread only."""
 
-    def __init__(self, target: Target, *, clock: Clock, on_message: Callable[[bytes], None], traffic: Traffic) -> None:
+    def __init__(
+        self,
+        target: Target,
+        *,
+        clock: Clock,
+        on_message: Callable[[bytes], None],
+        traffic: Traffic,
+        pace: Pace,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self._target = target
         self._clock = clock
         self._on_message = on_message
         self._traffic = traffic
+        self._pace = pace
         self._loop = loop
         self._protocol = ClientProtocol(parse_uri(target.url), max_size=MAX_MESSAGE)
         self._fragments: list[bytes] = []
@@ -144,9 +159,9 @@ class Link(asyncio.Protocol):
     # -- asyncio.Protocol ---------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what create_connection promises
-        self._transport = transport
-        transport.set_write_buffer_limits(high=WRITE_HIGH)
+        # A cast: uvloop's transports are no subclass of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH)
         address = transport.get_extra_info("sockname")
         self.local_address = str(address[0]) if address else ""
         request = self._protocol.connect()
@@ -154,6 +169,8 @@ class Link(asyncio.Protocol):
         request.headers["project_id"] = self._target.project
         request.headers["ConnectionUse"] = "msg"
         request.headers[OURS] = "1"
+        if self._target.store:
+            request.headers[STORE] = self._target.store
         self._protocol.send_request(request)
         self._write_out()
 
@@ -191,6 +208,7 @@ class Link(asyncio.Protocol):
         reason = self._reason or (f"{exc}" if exc else "") or "the cloud ended the connection"
         if not self.opened.done():
             self.opened.set_exception(self._refusal(exc, reason))
+            self.opened.exception()  # looked at: with TLS unfinished, create_connection is what raises
         if not self.closed.done():
             self.closed.set_result(reason)
 
@@ -216,7 +234,7 @@ class Link(asyncio.Protocol):
         if self._protocol.state is not State.OPEN:
             return  # handshake_exc says why
         self.ours = response.headers.get(OURS) == "1"
-        self._session = Session(limited=not self.ours, now=self._clock.monotonic())
+        self._session = Session(limited=not self.ours, now=self._clock.monotonic(), pace=self._pace)
         self._step()
         if not self.opened.done():
             self.opened.set_result(None)
@@ -307,18 +325,15 @@ async def open_link(
     clock: Clock,
     on_message: Callable[[bytes], None],
     traffic: Traffic,
+    pace: Pace | None = None,
     timeout: float = OPEN_TIMEOUT,
 ) -> Link:
     """Connect, upgrade, and return the open link with its first keepalive sent. Raises LinkRefused."""
-    link: Link | None = None
-
-    def build() -> Link:
-        return Link(target, clock=clock, on_message=on_message, traffic=traffic)
-
+    link = Link(target, clock=clock, on_message=on_message, traffic=traffic, pace=pace or Pace())
     try:
         async with asyncio.timeout(timeout):
-            _, link = await asyncio.get_running_loop().create_connection(
-                build, target.host, target.port, ssl=context, server_hostname=target.host
+            await asyncio.get_running_loop().create_connection(
+                lambda: link, target.host, target.port, ssl=context, server_hostname=target.host
             )
             await link.opened
             return link
@@ -333,5 +348,6 @@ async def open_link(
             next_step="check the network and that the cloud is running",
         ) from error
     finally:
-        if link is not None and not link.is_open:
+        if not link.is_open:
+            link.opened.cancel()
             link.abort("not opened")

@@ -12,7 +12,7 @@ KEEPALIVE_INTERVAL = 15.0
 SILENCE_LIMIT = 10.0
 """Seconds that a peer may leave a ping unanswered before the link counts as dead."""
 
-RATE, BURST = 30.0, 60.0
+RATE, BURST = 30.0, 60
 """Messages a second that a foreign cloud gets at most, and in one go (reference 2.3)."""
 
 MAX_QUEUED_BYTES = 8 * 1024 * 1024
@@ -22,10 +22,10 @@ MAX_QUEUED = 8192
 class TokenBucket:
     """`rate` tokens a second, at most `burst` saved up."""
 
-    def __init__(self, *, rate: float, burst: float, now: float) -> None:
+    def __init__(self, *, rate: float, burst: int, now: float) -> None:
         self._rate = rate
-        self._burst = burst
-        self._level = burst
+        self._burst = float(burst)
+        self._level = float(burst)
         self._at = now
 
     def take(self, now: float) -> bool:
@@ -47,6 +47,15 @@ class TokenBucket:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How a link talks: seconds between keepalives, and messages a second (and in one go) for a foreign cloud."""
+
+    keepalive: float = KEEPALIVE_INTERVAL
+    rate: float = RATE
+    burst: int = BURST
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """What to do now: `frames` to write, a `keepalive` and a `ping` to send, or hang up because the peer is `dead`;
     then come back in `wake_in` seconds, or earlier when something happens."""
@@ -54,17 +63,19 @@ class Step:
     frames: tuple[bytes, ...] = ()
     keepalive: bool = False
     dead: bool = False
-    wake_in: float = KEEPALIVE_INTERVAL
+    wake_in: float = 0.0
 
 
 class Session:
     """The state of one open link.
 
-    limited: the peer is not ours, so RATE and BURST hold (keepalives pass by, as upstream's do).
+    limited: the peer is not ours, so the rate and the burst hold (keepalives pass by, as upstream's do).
     """
 
-    def __init__(self, *, limited: bool, now: float) -> None:
-        self._bucket = TokenBucket(rate=RATE, burst=BURST, now=now) if limited else None
+    def __init__(self, *, limited: bool, now: float, pace: Pace | None = None) -> None:
+        self._pace = pace or Pace()
+        rate, burst = self._pace.rate, self._pace.burst
+        self._bucket = TokenBucket(rate=rate, burst=burst, now=now) if limited else None
         self._urgent: deque[bytes] = deque()
         self._normal: deque[bytes] = deque()
         self._queued_bytes = 0
@@ -102,7 +113,7 @@ class Session:
             return Step(dead=True)
         keepalive = now >= self._keepalive_at
         if keepalive:
-            self._keepalive_at = now + KEEPALIVE_INTERVAL
+            self._keepalive_at = now + self._pace.keepalive
             if self._deadline is None:
                 self._deadline = now + SILENCE_LIMIT
         frames = self._drain(now) if writable else ()

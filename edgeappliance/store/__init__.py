@@ -4,7 +4,7 @@ Two classes of data live here and never share a transaction (architecture, "Stat
 *desired* is written with a full fsync before the call returns, *reported* without one.
 """
 
-from edgeappliance.store.database import open_store
+from edgeappliance.store.database import open_store, store_identity
 from edgeappliance.store.meta import MetaRow, MetaStore
 from edgeappliance.store.subscriptions import SubscriptionStore
 from edgeappliance.store.twins import DeviceRow, StoredDevice, TwinHalf, TwinRow, TwinStore
@@ -19,4 +19,5 @@ __all__ = [
     "TwinRow",
     "TwinStore",
     "open_store",
+    "store_identity",
 ]

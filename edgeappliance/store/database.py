@@ -14,3 +14,9 @@ async def open_store(directory: Path) -> Database:
     caller reports it, the cloud and the field fill the new file again.
     """
     return await Database.open(directory / FILE_NAME, schema="edgeappliance.store.schema")
+
+
+async def store_identity(database: Database) -> str:
+    """The random identity that the file got when it was made: another one means that the node has nothing."""
+    row = await database.read(lambda transaction: transaction.one("SELECT id FROM identity"))
+    return str(row[0]) if row is not None else ""

@@ -72,7 +72,7 @@ async def edge(
         "edgehub",
         lambda scope: EdgeHub(
             scope,
-            target=Target("127.0.0.1", port or cloud.ws_port, node),
+            target=Target("127.0.0.1", port or cloud.ws_port, node, store="store-1"),
             files=files,
             enrolment=enrolment,
             clock=clock,

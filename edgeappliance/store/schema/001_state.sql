@@ -49,3 +49,9 @@ CREATE TABLE device_twin (
 CREATE TABLE sub_topic (
     topic TEXT PRIMARY KEY NOT NULL
 ) WITHOUT ROWID;
+
+-- Names this very file: the cloud of this project learns from another name that a node lost what it had.
+CREATE TABLE identity (
+    id TEXT NOT NULL
+);
+INSERT INTO identity (id) VALUES (lower(hex(randomblob(16))));

@@ -7,11 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from edgeappliance.edgehub import link as link_module
 from edgeappliance.edgehub import session as session_module
 from edgeappliance.edgehub.hub import EdgeHub, LinkDown, RequestTimeout
 from edgeappliance.edgehub.identity import IdentityFiles
+from edgeappliance.edgehub.session import Pace
 from edgeappliance.kernel.clock import ManualClock
 from edgeappliance.kernel.component import State
 from edgeappliance.wire.message import Message
@@ -34,6 +36,7 @@ async def test_upgrade_headers_identity_and_first_keepalive(kubeedge: KubeEdgeCl
         assert session.headers["project_id"] == link_module.DEFAULT_PROJECT
         assert session.headers["connectionuse"] == "msg"
         assert session.headers["edge-appliance"] == "1"
+        assert session.headers["edge-appliance-store"] == "store-1"
         assert "sec-websocket-extensions" not in session.headers
         assert session.common_name == f"system:node:{NODE}"
         assert session.connection.request is not None
@@ -126,6 +129,19 @@ async def test_transport_operations_are_answered_with_ack(kubeedge: KubeEdgeClou
         assert (answer.operation, answer.content) == ("response", "ack")
 
 
+def test_uvloop_carries_the_link_too(tmp_path: Path) -> None:
+    """Its transports are not asyncio's."""
+
+    async def main() -> None:
+        async with kubeedge_cloud(tmp_path) as cloud, edge(cloud, tmp_path / "id") as running:
+            await running.connected()
+            cloud.objects["default/configmap/x"] = cloud.object("ConfigMap", "default", "x")
+            answer = await running.hub.request(query(), 5.0)
+            assert answer.content_value()["metadata"]["name"] == "x"
+
+    uvloop.run(main())
+
+
 async def test_rubbish_is_refused_and_the_link_stays(kubeedge: KubeEdgeCloud, tmp_path: Path) -> None:
     async with edge(kubeedge, tmp_path / "id") as running:
         await running.connected()
@@ -187,7 +203,6 @@ async def test_no_cloud_at_start_is_no_failure(kubeedge: KubeEdgeCloud, tmp_path
 async def test_black_hole_is_noticed_by_an_unanswered_ping(
     kubeedge: KubeEdgeCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "KEEPALIVE_INTERVAL", 0.3)
     monkeypatch.setattr(session_module, "SILENCE_LIMIT", 0.2)
     lost = asyncio.Event()
     async with (
@@ -196,6 +211,7 @@ async def test_black_hole_is_noticed_by_an_unanswered_ping(
             kubeedge,
             tmp_path / "id",
             port=line.port,
+            pace=Pace(keepalive=0.3),
             prepare=lambda hub, _: hub.on_connection(lambda up: None if up else lost.set()),
         ) as running,
     ):

@@ -17,6 +17,7 @@ from edgeappliance.store import (
     TwinRow,
     TwinStore,
     open_store,
+    store_identity,
 )
 
 
@@ -137,3 +138,14 @@ async def test_durable_write_is_in_the_file_when_the_call_returns(tmp_path: Path
         assert other.execute("SELECT key FROM meta").fetchall() == [("default/pod/a",)]
     other.close()
     await opened.close()
+
+
+async def test_a_new_file_has_a_new_name_and_keeps_it(tmp_path: Path) -> None:
+    names = []
+    for directory in (tmp_path / "a", tmp_path / "a", tmp_path / "b"):
+        directory.mkdir(exist_ok=True)
+        opened = await open_store(directory)
+        names.append(await store_identity(opened))
+        await opened.close()
+    assert names[0] == names[1] != names[2]
+    assert len(names[0]) == 32
