@@ -16,6 +16,7 @@ from edgeappliance.edgehub.enrolment import Enrolment
 from edgeappliance.edgehub.hub import EdgeHub
 from edgeappliance.edgehub.identity import IdentityFiles
 from edgeappliance.edgehub.link import Target
+from edgeappliance.edgehub.session import Pace
 from edgeappliance.edgehub.solitary import NoCloud
 from edgeappliance.eventbus.broker import Broker
 from edgeappliance.eventbus.service import EventBus
@@ -31,7 +32,7 @@ from edgeappliance.mappers.service import Mappers
 from edgeappliance.metamanager.devices import Devices, Receiver
 from edgeappliance.metamanager.metamanager import MetaManager
 from edgeappliance.report import device_report
-from edgeappliance.store import MetaStore, SubscriptionStore, TwinStore, open_store
+from edgeappliance.store import MetaStore, SubscriptionStore, TwinStore, open_store, store_identity
 from edgeappliance.version import version
 from edgeappliance.wire.message import Message
 from edgeappliance.wire.operations import Group, Source
@@ -61,7 +62,7 @@ class Appliance:
         try:
             self._place = place(self._config)
             self._database = await open_store(self._config.state_path)
-            self._compose(self._database)
+            self._compose(self._database, await store_identity(self._database))
             await self._supervisor.start()
         except BaseException:
             await self.stop()
@@ -100,11 +101,11 @@ class Appliance:
 
     # Composition.
 
-    def _compose(self, database: Database) -> None:
+    def _compose(self, database: Database, store: str) -> None:
         config, clock, add = self._config, self._clock, self._supervisor.add
         runtime = Path(config.runtime_dir)
         node = self._place.node
-        cloud = self._add_cloud(node)
+        cloud = self._add_cloud(node, store)
 
         meta = add("metamanager", lambda scope: MetaManager(scope, store=MetaStore(database), cloud=cloud))
         if config.mqtt.mode == "internal":
@@ -142,7 +143,13 @@ class Appliance:
             add(
                 "edged",
                 lambda scope: Node(
-                    scope, cloud=cloud, name=node, version=version(), data_directory=config.state_path, clock=clock
+                    scope,
+                    cloud=cloud,
+                    name=node,
+                    version=version(),
+                    data_directory=config.state_path,
+                    clock=clock,
+                    labels=config.node.labels,
                 ),
                 order=LATE,
             )
@@ -151,7 +158,7 @@ class Appliance:
             add("metrics", lambda scope: self._metrics_server(), order=LATE)
         add("control", lambda scope: ControlServer(path=config.control_socket, verbs=verbs), order=LATE)
 
-    def _add_cloud(self, node: str) -> EdgeHub | NoCloud:
+    def _add_cloud(self, node: str, store: str) -> EdgeHub | NoCloud:
         hub, enroll = self._place.hub, self._place.enroll
         if hub is None:
             return self._supervisor.add("edgehub", lambda scope: NoCloud(), order=LATE)
@@ -160,10 +167,20 @@ class Appliance:
         port = enroll.port if enroll is not None else ENROLL_PORT
         host = enroll.host if enroll is not None else hub.host
         enrolment = Enrolment(files=files, host=host, port=port, node=node, clock=clock)
-        target = Target(host=hub.host, port=hub.port, node=node, project=settings.project)
+        target = Target(host=hub.host, port=hub.port, node=node, project=settings.project, store=store)
+        pace = Pace(keepalive=settings.heartbeat, rate=settings.messages_per_second, burst=settings.message_burst)
         return self._supervisor.add(
             "edgehub",
-            lambda scope: EdgeHub(scope, target=target, files=files, enrolment=enrolment, clock=clock),
+            lambda scope: EdgeHub(
+                scope,
+                target=target,
+                files=files,
+                enrolment=enrolment,
+                clock=clock,
+                token_file=Path(settings.token_file) if settings.token_file else None,
+                pace=pace,
+                rotate=settings.rotate_certificates,
+            ),
             order=LATE,
         )
 
