@@ -50,6 +50,13 @@ class Cloud(Struct, frozen=True):
     enroll: Annotated[
         str, Meta(description="host:port of the gateway's enrolment server. Empty: what `edgecore join` was told.")
     ] = ""
+    token_file: Annotated[
+        str,
+        Meta(
+            description="File with a join token, for images that join by themselves: used while there is no "
+            "certificate, removed after that. Needs hub."
+        ),
+    ] = ""
     project: Annotated[str, Meta(description="Project id in the URL of the link; KubeEdge's default.")] = (
         "e632aba927ea4ac2b575ec1603d56f10"
     )
