@@ -5,7 +5,7 @@ The book answers from memory at once; the API follows, only ever with the newest
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -103,14 +103,6 @@ class RecordBook:
         """Acknowledged versions by UID."""
         return {uid: record.version for uid, record in self._nodes.get(node, {}).items()}
 
-    def records(self, node: str) -> Iterator[NodeRecord]:
-        """All records of a node."""
-        return iter(list(self._nodes.get(node, {}).values()))
-
-    def nodes(self) -> list[str]:
-        """Nodes that have records."""
-        return list(self._nodes)
-
     def note(self, node: str, record: Record) -> None:
         """A record changed: remember it now, write it soon. Objects without a kind are not recorded."""
         subject = record.subject
@@ -126,11 +118,6 @@ class RecordBook:
         if not known:
             del self._nodes[node]
         self._queue((node, subject.uid), record)
-
-    def forget_node(self, node: str) -> None:
-        """The node is gone for good: delete its records."""
-        for record in self.records(node):
-            self.note(node, Record(record.subject, None))
 
     def _queue(self, key: tuple[str, str], record: Record) -> None:
         if key not in self._dirty and key not in self._writing:

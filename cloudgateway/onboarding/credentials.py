@@ -17,6 +17,8 @@ from edgeappliance.kernel.supervisor import TaskScope
 _REFRESH_EVERY = 600.0
 """Seconds between looks at the site token."""
 
+_EVERYBODYS = frozenset({"127.0.0.1", "::1", "localhost"})
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -52,6 +54,11 @@ class SiteCredentials:
     def addresses(self) -> tuple[str, ...]:
         """Names and addresses under which edges reach this gateway."""
         return self._addresses
+
+    @property
+    def reserved(self) -> tuple[str, ...]:
+        """Those that no node may carry. Loopback is everybody's: a node serves its own apps there."""
+        return tuple(address for address in self._addresses if address not in _EVERYBODYS)
 
     async def start(self) -> None:
         """Begin to read; who needs the result awaits `wait`."""

@@ -110,7 +110,7 @@ class EnrolmentServer:
         app = web.Application(client_max_size=_MAX_REPORT)
         routes = Routes(
             credentials=credentials,
-            reserved=self._credentials.addresses,
+            reserved=self._credentials.reserved,
             vault=self._vault,
             nodes=self._nodes,
             policy=self._policy,

@@ -1,0 +1,1 @@
+"""cloudgateway's verbs."""
