@@ -28,6 +28,7 @@ from edgeappliance.kernel.errors import OperatorError
 from edgeappliance.kernel.http import Answer, LocalHttpServer, Page
 from edgeappliance.kernel.log import get_logger
 from edgeappliance.kernel.supervisor import Supervisor
+from edgeappliance.mappers.local import LocalFolder
 from edgeappliance.mappers.service import Mappers
 from edgeappliance.metamanager.devices import Devices, Receiver
 from edgeappliance.metamanager.metamanager import MetaManager
@@ -134,7 +135,8 @@ class Appliance:
         receivers: list[Receiver] = [_twin_changes(self._twin)]
         if config.mappers.modbus:
             receivers.append(add("mappers", lambda scope: Mappers(scope=scope, bus=bus, clock=clock)).apply)
-        self._devices = add("devices", lambda scope: Devices(scope, objects=meta, receivers=receivers))
+        local = LocalFolder(Path(config.mappers.directory))
+        self._devices = add("devices", lambda scope: Devices(scope, objects=meta, receivers=receivers, local=local))
         cloud.on_connection(self._twin.connection)
         cloud.route(Group.RESOURCE, meta.receive)
         cloud.route(Group.TWIN, self._twin.handle)

@@ -60,13 +60,18 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--config", type=Path, metavar="FILE", help=f"configuration in TOML (default: {DEFAULT_FILE} if it exists)"
     )
+    common = argparse.ArgumentParser(add_help=False)  # --config may stand before or after the verb
+    common.add_argument("--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="configuration in TOML")
     verbs = top.add_subparsers(required=True, metavar="VERB")
 
-    run_verb = verbs.add_parser("run", help="the daemon: runs until SIGTERM; works with and without a cloud")
+    run_verb = verbs.add_parser(
+        "run", parents=[common], help="the daemon: runs until SIGTERM; works with and without a cloud"
+    )
     run_verb.set_defaults(verb=_run)
 
     join = verbs.add_parser(
         "join",
+        parents=[common],
         help="get an identity from a cloud with a token",
         description="Checks the token, fetches and checks the cloud's CA, and gets a certificate for this node. "
         "Get the token with `cloudgateway token create` (KubeEdge: `keadm gettoken`).",
@@ -77,23 +82,25 @@ def parser() -> argparse.ArgumentParser:
     join.add_argument("--enroll-port", type=int, default=10002, metavar="PORT", help="enrolment port (default 10002)")
     join.set_defaults(verb=_join)
 
-    status = verbs.add_parser("status", help="state of every component of the running edgecore")
+    status = verbs.add_parser("status", parents=[common], help="state of every component of the running edgecore")
     status.add_argument("--json", action="store_true", help="as JSON, with all figures")
     status.set_defaults(verb=_status)
 
-    devices = verbs.add_parser("devices", help="devices with their properties, values and ages")
+    devices = verbs.add_parser("devices", parents=[common], help="devices with their properties, values and ages")
     devices.add_argument("device", nargs="?", default="", metavar="NAMESPACE/NAME", help="only this device")
     devices.add_argument("--json", action="store_true", help="as JSON")
     devices.set_defaults(verb=_devices)
 
     config = verbs.add_parser("config", help="look at the configuration")
     actions = config.add_subparsers(required=True, metavar="ACTION")
-    check = actions.add_parser("check", help="report everything wrong with the configuration and the device files")
+    check = actions.add_parser(
+        "check", parents=[common], help="report everything wrong with the configuration and the device files"
+    )
     check.set_defaults(verb=_config_check)
-    show = actions.add_parser("show", help="print every key with its documentation and default")
+    show = actions.add_parser("show", parents=[common], help="print every key with its documentation and default")
     show.set_defaults(verb=_config_show)
 
-    version = verbs.add_parser("version", help="print the version")
+    version = verbs.add_parser("version", parents=[common], help="print the version")
     version.set_defaults(verb=_version)
     return top
 

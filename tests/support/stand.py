@@ -44,11 +44,11 @@ class Stand:
         logs.mkdir(parents=True, exist_ok=True)
         self.gateway = Program(
             "cloudgateway",
-            [PYTHON, "-m", "cloudgateway", "--config", self.gateway_config, "run", "--embedded", self.api_directory],
+            [PYTHON, "-m", "cloudgateway", "run", "--config", self.gateway_config, "--embedded", self.api_directory],
             log=logs / "cloudgateway.log",
         )
         self.edge = Program(
-            "edgecore", [PYTHON, "-m", "edgeappliance", "--config", self.edge_config, "run"], log=logs / "edgecore.log"
+            "edgecore", [PYTHON, "-m", "edgeappliance", "run", "--config", self.edge_config], log=logs / "edgecore.log"
         )
         self.meter = Program(
             "meter",
@@ -64,7 +64,9 @@ class Stand:
             "mappers": {"directory": str(self.directory / "mappers.d")},
         }
         self.gateway_settings: dict[str, Any] = {
-            "listen": {"address": "127.0.0.1", "hub": self.hub_port, "enroll": self.enroll_port, "api": self.api_port},
+            "cloudhub": {"host": "127.0.0.1", "port": self.hub_port},
+            "enrolment": {"host": "127.0.0.1", "port": self.enroll_port, "addresses": ["127.0.0.1"]},
+            "embedded": {"directory": str(self.api_directory), "port": self.api_port},
             "metrics": {"port": self.gateway_metrics},
         }
 
@@ -139,10 +141,10 @@ class Stand:
     # Verbs a user types.
 
     async def edgecore(self, *arguments: str) -> tuple[int, str, str]:
-        return await output(PYTHON, "-m", "edgeappliance", "--config", self.edge_config, *arguments)
+        return await output(PYTHON, "-m", "edgeappliance", *arguments, "--config", self.edge_config)
 
     async def cloudgateway(self, *arguments: str) -> tuple[int, str, str]:
-        return await output(PYTHON, "-m", "cloudgateway", "--config", self.gateway_config, *arguments)
+        return await output(PYTHON, "-m", "cloudgateway", *arguments, "--config", self.gateway_config)
 
     async def token(self) -> str:
         code, out, err = await self.cloudgateway("token", "create", "--embedded", str(self.api_directory))

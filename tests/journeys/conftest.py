@@ -1,0 +1,14 @@
+"""Journeys use the whole site."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.support.stand import Stand
+
+
+@pytest.fixture
+async def stand() -> AsyncIterator[Stand]:
+    """A site with nothing started yet."""
+    async with Stand() as site:
+        yield site
