@@ -71,6 +71,7 @@ class MqttClient:
         self._tell = on_connection
         self._backoff = backoff or Backoff(initial=0.2, maximum=5.0)
         self._tls = tls is not None
+        self._tcp = False
         self._log = get_logger("eventbus")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._socket: Any = None
@@ -188,8 +189,8 @@ class MqttClient:
         if sock is None or self._loop is None:
             self._failed("the connection was closed while it was made")
             return
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            # Small packets go out at once: result and document would wait for each other's TCP acknowledgement.
+        self._tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
+        if self._tcp:  # small packets go out at once and do not wait for each other's TCP acknowledgement
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = sock
         self._loop.add_reader(sock, self._readable)
@@ -235,13 +236,15 @@ class MqttClient:
     # Called by the loop.
 
     def _readable(self) -> None:
+        self._flushing = True  # what reading causes to be written goes out together, below
         try:
             for _ in range(READS_PER_TURN):
                 if self._client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS or not self._pending():
-                    return
+                    break
         except Exception as error:  # noqa: BLE001 - paho raises struct errors and more for malformed packets
             self._detach()
             self._failed(f"the broker sent what is not MQTT: {error}")
+        self._flush()
 
     def _pending(self) -> bool:
         """TLS holds decrypted bytes that the loop does not see."""
@@ -249,13 +252,22 @@ class MqttClient:
 
     def _flush(self) -> None:
         self._flushing = False
-        if self._socket is None or self._loop is None:
-            return
-        self._client.loop_write()
         sock = self._socket
-        if sock is not None and self._client.want_write() and not self._writing:
+        if sock is None or self._loop is None or not self._client.want_write():
+            return
+        # paho sends packet by packet, and each would wake the broker: corked, they leave as one.
+        self._cork(sock, 1)
+        self._client.loop_write()
+        if self._socket is None:  # writing found the connection dead
+            return
+        self._cork(sock, 0)
+        if self._client.want_write() and not self._writing:
             self._writing = True
             self._loop.add_writer(sock, self._flush)
+
+    def _cork(self, sock: Any, on: int) -> None:
+        if self._tcp:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)
 
     # Called by paho.
 
