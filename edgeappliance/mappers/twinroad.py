@@ -169,7 +169,8 @@ class TwinRoad:
                 twin[name] = self._twin_of(sample, point)
         if twin:
             update = TwinUpdate(event_id=str(uuid.uuid4()), timestamp=now_ms, twin=twin)
-            self._publish(f"{_PREFIX}{device}/twin/update", update)
+            if not self._publish(f"{_PREFIX}{device}/twin/update", update):
+                self._pending.setdefault(device, set()).update(twin)
 
     def _twin_of(self, sample: Sample, point: Point) -> MsgTwin:
         quality, reason = sample.quality, sample.reason
@@ -187,16 +188,21 @@ class TwinRoad:
         state = self._states.get(device)
         if state is None:
             return
-        self._state_said[device] = self._clock.monotonic()
         word = "online" if state.reachable else "offline"
         update = StateUpdate(event_id=str(uuid.uuid4()), timestamp=self._clock.wall_ms(), state=word)
-        self._publish(f"{_PREFIX}{device}/state/update", update)
+        if self._publish(f"{_PREFIX}{device}/state/update", update):
+            self._state_said[device] = self._clock.monotonic()
+        else:
+            self._pending_states.add(device)
 
-    def _publish(self, topic: str, payload: msgspec.Struct) -> None:
-        if self._bus.publish(topic, msgspec.json.encode(payload)):
+    def _publish(self, topic: str, payload: msgspec.Struct) -> bool:
+        """False when the bus has no room: the next tick tries again with what is newest then."""
+        sent = self._bus.publish(topic, msgspec.json.encode(payload))
+        if sent:
             self.published += 1
         else:
             self.refused += 1
+        return sent
 
     def _ask(self, device: str) -> None:
         """Ask the twin for everything; its answer says which set-points differ."""

@@ -1,5 +1,6 @@
 """What can go wrong on a line, decided per request."""
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -42,6 +43,12 @@ def every(period: int, fault: Fault, *, unit: int | None = None) -> FaultPlan:
         return fault if seen % period == 0 else None
 
     return plan
+
+
+def sometimes(probability: float, fault: Fault, *, seed: int = 0) -> FaultPlan:
+    """`fault` on that part of the requests, at random but the same in every run."""
+    dice = random.Random(seed)  # noqa: S311 - a repeatable fault, no secret
+    return lambda _number, _pdu: fault if dice.random() < probability else None
 
 
 def parse_fault(text: str) -> FaultPlan:

@@ -12,8 +12,8 @@ import serial
 
 from edgeappliance.mappers.driver import BadAnswer, LineDown, NoAnswer
 from edgeappliance.mappers.modbus.exchange import ModbusDriver
-from edgeappliance.mappers.modbus.owed import OwedAnswers
-from edgeappliance.mappers.modbus.pdu import Request, crc16, exception_of
+from edgeappliance.mappers.modbus.owed import OwedAnswers, Verdict
+from edgeappliance.mappers.modbus.pdu import Request, crc16
 from edgeappliance.mappers.modbus.rtu_frames import ReplyBuffer
 from edgeappliance.mappers.modbus.settings import SerialSettings
 from edgeappliance.mappers.modbus.waiting import Waiter
@@ -22,6 +22,7 @@ _GAP_S = 0.05
 """A frame that pauses this long is over: USB adapters hand bytes over every 16 ms."""
 _DRAIN_AT_MOST_S = 0.5
 _WAKE_EARLY_S = 0.003
+_PROBES = 3
 _NOBODY = -1
 
 
@@ -90,9 +91,13 @@ class RtuDriver(ModbusDriver):
 
     def _exchange(self, unit: int, request: Request, timeout: float) -> bytes:
         owed = self._owed.setdefault(unit, OwedAnswers())
-        if owed.ambiguous(request, time.monotonic()):
+        for _ in range(_PROBES):
+            if not owed.ambiguous(request, time.monotonic()):
+                break
             self.figures.probes += 1
             self._transact(unit, owed.probe(request), owed, timeout)
+        else:
+            raise BadAnswer(f"unit {unit} still owes answers to earlier requests")
         return self._transact(unit, request, owed, timeout)
 
     def _transact(self, unit: int, request: Request, owed: OwedAnswers, timeout: float) -> bytes:
@@ -136,17 +141,17 @@ class RtuDriver(ModbusDriver):
         if sender != unit:
             self._stray(sender, reply)
             return False
-        if request.answered_by(reply):
-            owed.answered(request)
+        verdict = owed.judge(request, reply, time.monotonic())
+        if verdict is Verdict.ANSWER:
             return True
-        if exception_of(reply) is not None and reply[0] & 0x7F == request.function:
-            if owed.ambiguous_exception(request, time.monotonic()):
-                raise BadAnswer(f"an exception from unit {unit} that may belong to an earlier request")
-            owed.answered(request)
-            return True
-        if not owed.came(reply) and reply[0] == request.function:
+        if verdict is Verdict.AMBIGUOUS:
+            raise BadAnswer(f"an exception from unit {unit} that may belong to an earlier request")
+        if verdict is Verdict.WRONG:
             raise BadAnswer(f"unit {unit} answered {len(reply)} bytes in place of {request.size}")
-        self.figures.late += 1
+        if verdict is Verdict.LATE:
+            self.figures.late += 1
+        else:
+            self.figures.foreign += 1
         return False
 
     def _stray(self, sender: int, reply: bytes) -> None:
