@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from edgeappliance.edgehub.hub import EdgeHub
 from edgeappliance.kernel.component import State
 from edgeappliance.kernel.database import StorageError
 from edgeappliance.kernel.supervisor import Supervisor
@@ -11,6 +12,8 @@ from edgeappliance.metamanager.metamanager import MetaManager
 from edgeappliance.metamanager.objects import Change, is_remote
 from edgeappliance.store import MetaRow, MetaStore, open_store
 from edgeappliance.wire.message import Message
+from tests.support.edge_identity import edge
+from tests.support.kubeedge_cloud import kubeedge_cloud
 
 
 class Wire:
@@ -113,3 +116,28 @@ def test_types_that_are_asked_of_the_cloud() -> None:
     assert not is_remote("null/node/x")
     assert not is_remote("a/configmap/b/c")
     assert not is_remote("")
+
+
+async def test_cloud_sends_again_until_it_is_on_the_disk(tmp_path: Path) -> None:
+    """An error reply changes nothing for a KubeEdge cloud: the same message comes again after its pause."""
+    directory = tmp_path / "cloud"
+    directory.mkdir()
+    database = await open_store(tmp_path)
+    store = FullDisk(database)
+
+    def prepare(hub: EdgeHub, supervisor: Supervisor) -> None:
+        meta = supervisor.add("metamanager", lambda scope: MetaManager(scope, store=store, cloud=hub))
+        hub.route("resource", meta.receive)
+
+    async with (
+        kubeedge_cloud(directory, resend_after=0.2) as cloud,
+        edge(cloud, tmp_path / "id", prepare=prepare),
+    ):
+        done = cloud.push("insert", "default/pod/web", cloud.object("Pod", "default", "web"))
+        await cloud.wait(lambda cloud: len(cloud.messages("default/pod/web", "error")) == 2)
+        assert not done.done()
+        store.full = False
+        assert (await done)["content"] == "OK"
+        assert await store.get("default/pod/web") is not None
+        assert len({message["header"]["msg_id"] for _, message in cloud.sends}) == 1
+    await database.close()
