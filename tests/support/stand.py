@@ -187,7 +187,7 @@ class Stand:
         """What stands in the simulated meter's registers, as engineering values."""
         reader, writer = await asyncio.open_unix_connection(str(self.meter_control))
         writer.write(b'{"get": true}\n')
-        answer: dict[str, Any] = json.loads(await reader.readline())
+        answer: dict[str, Any] = json.loads(await reader.readline())["values"]
         writer.close()
         await writer.wait_closed()
         return answer
