@@ -49,10 +49,10 @@ class _Flight:
 class Reporter:
     """Sends twins and states upward.
 
-    `confirmed` is called with a device whose acknowledged versions moved, so that they can be saved.
+    `confirmed` is called when acknowledged versions moved, so that they can be saved.
     """
 
-    def __init__(self, *, cloud: Cloud, clock: Clock, node: str, confirmed: Callable[[Device], None]) -> None:
+    def __init__(self, *, cloud: Cloud, clock: Clock, node: str, confirmed: Callable[[], object]) -> None:
         self._cloud = cloud
         self._clock = clock
         self._node = node
@@ -143,6 +143,7 @@ class Reporter:
         if flight.state_version:
             del self._states[device.id]
             device.state_acked = max(device.state_acked, flight.state_version)
+            device.row_unsaved = True
         else:
             del self._twins[device.id]
             for key, change in flight.keys.items():
@@ -152,7 +153,7 @@ class Reporter:
                 seen = device.acknowledged.get(key, (0, 0))
                 device.acknowledged[key] = (max(seen[0], expected), max(seen[1], actual))
             device.unsaved.update(flight.versions)
-        self._confirmed(device)
+        self._confirmed()
         self.report(device)
         return True
 

@@ -6,6 +6,7 @@ expected value waits in its device's line until one durable write has it on the 
 
 import asyncio
 import time
+from collections import deque
 
 import msgspec
 
@@ -30,6 +31,9 @@ from edgeappliance.wire.twin import MemberDevice, MembershipUpdate, StateUpdate,
 
 TICK = 5.0
 """Seconds between looks at what the cloud has not confirmed."""
+
+MAX_EARLY = 1000
+"""Requests that are kept while the twins are being loaded."""
 
 MAX_TOPICS = 4096
 """Parsed topics that are remembered."""
@@ -71,7 +75,9 @@ class DeviceTwin:
         self._commit_interval = commit_interval
         self._topics: dict[str, Address | None] = {}
         self._unsaved = asyncio.Event()
-        self._reporter = Reporter(cloud=cloud, clock=self._clock, node=node, confirmed=self._confirmed)
+        self._loaded = False
+        self._early: deque[tuple[str, bytes]] = deque(maxlen=MAX_EARLY)
+        self._reporter = Reporter(cloud=cloud, clock=self._clock, node=node, confirmed=self._unsaved.set)
         self._members = Members(node=node, store=store, bus=bus, clock=self._clock, forget=self._forget)
         self._lines = DurableLines(store=store, clock=self._clock, finish=self._finish, fail=self._fail)
         self._decode_update = msgspec.json.Decoder(TwinUpdate)
@@ -87,6 +93,9 @@ class DeviceTwin:
     async def start(self) -> None:
         """Load the twins and serve them; the cloud may come later."""
         await self._members.load()
+        self._loaded = True
+        while self._early:
+            self.mqtt(*self._early.popleft())
         self._scope.spawn(self._lines.run(), name="save-expected")
         self._scope.spawn(self._save_reported(), name="save-reported")
         self._scope.spawn(self._look_at_reports(), name="reports")
@@ -130,6 +139,9 @@ class DeviceTwin:
 
     def mqtt(self, topic: str, payload: bytes) -> None:
         """A message on a device or node topic; answers on MQTT, never raises, never blocks."""
+        if not self._loaded:
+            self._early.append((topic, payload))
+            return
         address = self._topics.get(topic)
         if address is None:
             address = parse_topic(topic)
@@ -283,6 +295,10 @@ class DeviceTwin:
         """Forget a device with its twin; an unknown one is no error. Raises StorageError."""
         await self._members.remove([device_id])
 
+    def device(self, device_id: str) -> Device | None:
+        """A device with its twin, to be looked at only."""
+        return self._members.devices.get(device_id)
+
     def _forget(self, device: Device) -> None:
         self._reporter.forget(device)
         self._lines.drop(device)
@@ -324,10 +340,6 @@ class DeviceTwin:
             self._reporter.tick(list(self._members.devices.values()))
 
     # Reported values to the disk.
-
-    def _confirmed(self, device: Device) -> None:
-        device.row_unsaved = True
-        self._unsaved.set()
 
     async def _save_reported(self) -> None:
         while True:

@@ -5,6 +5,7 @@ The app is this process: paho on its own thread, so that it costs the event loop
 
 import asyncio
 import json
+import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -48,6 +49,8 @@ class Site:
             await eventually(all_known, what="devices on the edge", timeout=60)
             self.app.on_message = self._result
             self.app.max_inflight_messages_set(0)
+            # A publish must not wait for the delayed TCP acknowledgement of the PUBACK before it.
+            self.app.on_socket_open = lambda _c, _d, sock: sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.app.connect("127.0.0.1", self.stand.mqtt_port)
             self.app.subscribe("$hw/events/device/+/+/twin/update/result", qos=1)
             self.app.loop_start()

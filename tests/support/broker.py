@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -74,6 +75,8 @@ class MqttApp:
         self._client = paho.Client(paho.CallbackAPIVersion.VERSION2)
         if username is not None:
             self._client.username_pw_set(username, password)
+        # Without it Nagle's algorithm holds a publish back for the delayed acknowledgement of the PUBACK before it.
+        self._client.on_socket_open = lambda _c, _u, sock: sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
         self._subscribed: dict[int, asyncio.Future[None]] = {}

@@ -44,12 +44,23 @@ class RecordingBus:
 class RecordingCloud:
     def __init__(self, *, connected: bool = True) -> None:
         self.connected = connected
+        self.full = False
         self.sent: list[Message] = []
+        self._arrived = asyncio.Event()
 
     def send(self, message: Message) -> bool:
-        if self.connected:
-            self.sent.append(message)
-        return self.connected
+        if not self.connected or self.full:
+            return False
+        self.sent.append(message)
+        self._arrived.set()
+        return True
+
+    async def wait(self, count: int) -> list[Message]:
+        async with asyncio.timeout(10):
+            while len(self.sent) < count:
+                self._arrived.clear()
+                await self._arrived.wait()
+        return self.take()
 
     def take(self) -> list[Message]:
         taken, self.sent = self.sent, []
@@ -118,7 +129,9 @@ class Rig:
 
 
 @contextlib.asynccontextmanager
-async def twin_rig(directory: Path, *, connected: bool = True, store: Any = None, **options: Any) -> AsyncIterator[Rig]:
+async def twin_rig(
+    directory: Path, *, connected: bool = True, store: Any = None, early: Any = (), **options: Any
+) -> AsyncIterator[Rig]:
     """A started service on `directory`; the clock stands still at NOW."""
     database = await open_store(directory)
     failures: list[BaseException] = []
@@ -132,6 +145,8 @@ async def twin_rig(directory: Path, *, connected: bool = True, store: Any = None
         clock=clock,
         **{"commit_interval": 0.01, **options},
     )
+    for topic, payload in early:
+        twin.mqtt(topic, payload)
     try:
         await twin.start()
         yield Rig(twin, bus, cloud, clock)

@@ -499,3 +499,92 @@ async def test_too_many_waiting_requests_are_refused(tmp_path: Path, monkeypatch
         assert [(body["event_id"], body["code"]) for _, body in refused] == [("3", 503), ("4", 503)]
         slow.allow.set()
         await rig.bus.wait(9)
+
+
+async def test_requests_that_come_while_twins_are_loaded_are_answered(tmp_path: Path):
+    async with twin_rig(tmp_path) as rig:
+        await ready(rig)
+    async with twin_rig(tmp_path, early=[(f"{D1}/twin/get", b'{"event_id":"early"}')]) as rig:
+        ((topic, body),) = rig.bus.take()
+        assert (topic, body["event_id"], body["twin"]) == (f"{D1}/twin/get/result", "early", {})
+
+
+async def test_no_reply_for_a_minute_sends_the_newest_again(tmp_path: Path, monkeypatch: Any):
+    monkeypatch.setattr("edgeappliance.devicetwin.service.TICK", 0.01)
+    async with twin_rig(tmp_path) as rig:
+        await ready(rig)
+        rig.mqtt(f"{D1}/twin/update", {"twin": {"k": {"actual": {"value": "1"}}}})
+        rig.mqtt(f"{D1}/state/update", {"state": "ok"})
+        first, _ = rig.cloud.take()
+        rig.mqtt(f"{D1}/twin/update", {"twin": {"k": {"actual": {"value": "2"}}}})
+        rig.clock.advance(59)
+        await asyncio.sleep(0.05)
+        assert rig.cloud.take() == []
+        rig.clock.advance(1)
+        twin, state = await rig.cloud.wait(2)
+        assert twin.content_value()["twin"]["k"]["actual"]["value"] == "2"
+        assert state.resource == "device/default/d1/state/update"
+        await rig.acknowledge(first)
+        assert rig.twin.health().details["devices_not_confirmed"] == 1
+        await rig.acknowledge(twin)
+        await rig.acknowledge(state)
+        assert rig.twin.health().details["devices_not_confirmed"] == 0
+
+
+async def test_what_the_link_did_not_take_is_sent_with_the_next_look(tmp_path: Path, monkeypatch: Any):
+    monkeypatch.setattr("edgeappliance.devicetwin.service.TICK", 0.01)
+    async with twin_rig(tmp_path) as rig:
+        await ready(rig)
+        rig.cloud.full = True
+        rig.mqtt(f"{D1}/twin/update", {"twin": {"k": {"actual": {"value": "1"}}}})
+        assert rig.cloud.take() == []
+        rig.cloud.full = False
+        (report,) = await rig.cloud.wait(1)
+        assert report.content_value()["twin"]["k"]["actual"]["value"] == "1"
+
+
+async def test_a_removed_device_is_gone_with_its_reports(tmp_path: Path):
+    async with twin_rig(tmp_path) as rig:
+        await ready(rig)
+        rig.mqtt(f"{D1}/twin/update", {"twin": {"k": {"actual": {"value": "1"}}}})
+        (report,) = rig.cloud.take()
+        await rig.twin.remove("default/d1")
+        await rig.acknowledge(report)
+        await rig.member("default/d1")
+        rig.bus.take()
+        rig.mqtt(f"{D1}/twin/get", {})
+        assert rig.bus.take()[0][1]["twin"] == {}
+
+
+async def test_odd_messages_of_the_cloud_are_dropped(tmp_path: Path):
+    async with twin_rig(tmp_path) as rig:
+        await ready(rig)
+        for resource, content in (
+            ("membership", {"added_devices": "none"}),
+            ("membership", "text"),
+            ("membership/detail", [1]),
+            ("something/else", {}),
+            ("device/default/d1/twin/cloud_updated", {"twin": 5}),
+            ("twin", "OK"),
+        ):
+            await rig.twin.handle(Message.new(group="twin", operation="update", resource=resource, content=content))
+        ((topic, body),) = rig.bus.take()
+        assert topic == EMPTY_ID_RESULT
+        assert body["reason"] == "unmarshal update request body failed, Please check the request"
+
+
+async def test_cloud_updated_on_mqtt(tmp_path: Path):
+    async with twin_rig(tmp_path) as rig:
+        await ready(rig)
+        version = {"cloud": 1, "edge": 0}
+        twin = {"k": {"expected": {"value": "5"}, "expected_version": version, "metadata": {"type": "int"}}}
+        rig.mqtt(f"{D1}/twin/cloud_updated", {"event_id": "e", "twin": twin})
+        document, delta = await rig.bus.wait(2)
+        assert document[0] == f"{D1}/twin/update/document"
+        assert delta[1]["delta"] == {"k": "5"}
+        rig.mqtt(
+            f"{D1}/twin/cloud_updated", {"twin": {"k": {**twin["k"], "expected_version": {"cloud": 0, "edge": 9}}}}
+        )
+        (back,) = await rig.cloud.wait(1)
+        assert back.content_value()["twin"]["k"]["expected"]["value"] == "5"
+        assert back.content_value()["twin"]["k"]["expected_version"] == version
