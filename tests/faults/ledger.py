@@ -117,19 +117,25 @@ def ledger_device(node: str) -> str:
     return json.dumps(model) + "\n---\n" + json.dumps(device)
 
 
-async def pushes_lost(stand: Stand) -> list[str]:
-    """Objects whose acknowledged version (ObjectSync) is newer than what stands in edge.db, as texts."""
+async def pushes_lost(stand: Stand, *, at_least: int) -> list[str]:
+    """Objects whose acknowledged version (ObjectSync) is newer than what stands in edge.db, as texts.
+
+    AssertionError when fewer than `at_least` records were there to compare: then the comparison says nothing.
+    """
     listed = json.loads(await stand.kubectl("get", "objectsyncs", "-A", "-o", "json"))
     stored = edge_rows(Path(stand.edge_settings["state_dir"]) / "edge.db")
     lost = []
+    compared = 0
     for record in listed["items"]:
         spec, acknowledged = record["spec"], record.get("status", {}).get("objectResourceVersion", "")
         if not record["metadata"]["name"].startswith(f"{stand.node}.") or not acknowledged.isdigit():
             continue
         key = f"{record['metadata']['namespace']}/{spec['objectKind'].lower()}/{spec['objectName']}"
         have = stored.get(key, -1)
+        compared += 1
         if have < int(acknowledged):
             lost.append(f"{key}: acknowledged {acknowledged}, stored {have}")
+    assert compared >= at_least, f"only {compared} acknowledged pushes to compare"
     return lost
 
 
