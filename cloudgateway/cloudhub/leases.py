@@ -1,5 +1,6 @@
 """A Lease per node names the replica that holds its session; the last to claim it wins."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -7,6 +8,7 @@ from cloudgateway.kube.errors import ApiError
 from cloudgateway.kube.informers import Informers
 from cloudgateway.kube.reflector import Watched
 from cloudgateway.kube.resources import GVR, LEASES
+from edgeappliance.kernel.backoff import Backoff
 from edgeappliance.kernel.log import get_logger
 
 NAMESPACE = "kubeedge"
@@ -64,7 +66,10 @@ class SessionLeases:
         An edge of ours tells the identity of its store; a new one has nothing of what the records say.
         Raises ApplianceError.
         """
-        for _ in range(_ATTEMPTS):
+        backoff = Backoff(initial=0.01, maximum=0.5, jitter=0.5)
+        for attempt in range(_ATTEMPTS):
+            if attempt:  # the other writer's change may not be readable yet
+                await asyncio.sleep(backoff.next_delay())
             try:
                 lease = await self._api.get(LEASES, NAMESPACE, PREFIX + node)
             except ApiError as error:

@@ -30,6 +30,17 @@ USAGES: dict[int, ObjectIdentifier] = {
 }
 """Go's x509.ExtKeyUsage numbers that an edge may ask for. "Any" and the signing usages are not for nodes."""
 
+_MALFORMED = (
+    ValueError,
+    TypeError,
+    InvalidSignature,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What cryptography raises for bytes that are not what they should be."""
+
 
 class RequestRefused(Exception):
     """The request cannot be signed; the text says why (it goes into the 500 answer)."""
@@ -128,7 +139,7 @@ class CertificateAuthority:
             if _spki(certificate.public_key()) != _spki(load_key(pair.key).public_key()):
                 return False
             certificate.verify_directly_issued_by(self._certificate)
-        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        except _MALFORMED:
             return False
         if certificate.not_valid_after_utc < now + timedelta(days=30):
             return False
@@ -154,7 +165,7 @@ class CertificateAuthority:
             if not csr.is_signature_valid:
                 raise RequestRefused("the CSR is not signed with its own key")
             public = csr.public_key()
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        except _MALFORMED as error:
             raise RequestRefused(f"the body is not a CSR in DER form: {error}") from None
         if not isinstance(public, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey):
             raise RequestRefused("the CSR's key must be EC, Ed25519 or RSA")
@@ -184,7 +195,7 @@ class CertificateAuthority:
             leaf = x509.load_der_x509_certificate(certificate)
             leaf.verify_directly_issued_by(self._certificate)
             usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        except _MALFORMED:
             raise CertificateRefused("x509: certificate signed by unknown authority") from None
         except x509.ExtensionNotFound:
             usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
@@ -274,7 +285,7 @@ def _requested_names(csr: x509.CertificateSigningRequest, reserved: set[str]) ->
         extension = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return []
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except _MALFORMED as error:
         raise RequestRefused(f"the CSR's extensions cannot be read: {error}") from None
     kept: list[x509.GeneralName] = []
     for name in extension:

@@ -117,7 +117,7 @@ class EnrolmentServer:
             clock=self._clock,
         )
         routes.add_to(app)
-        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0, lingering_time=1.0)
         await runner.setup()
         context = enrolment_context(credentials.server, credentials.authority.certificate_der)
         try:

@@ -4,13 +4,15 @@ Two starting at once cannot overwrite each other: a Secret is only ever created,
 read; who comes second reads what the first wrote (reference 3.1, 3.2 for names, keys and contents).
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
 from cloudgateway.onboarding.authority import CertificateAuthority, KeyPair, alternative_names
 from cloudgateway.onboarding.tokens import Claims, TokenRecord, TokenRefused, mint, new_id, verify
+from edgeappliance.kernel.backoff import Backoff
 from edgeappliance.kernel.errors import OperatorError
 
 CA_SECRET = "casecret"  # noqa: S105 - the name of a Secret object
@@ -60,7 +62,7 @@ class Vault:
 
     async def authority(self, now: datetime) -> CertificateAuthority:
         """The site's CA, made if there is none. Raises OperatorError when the stored one is unusable."""
-        for _ in range(_ATTEMPTS):
+        async for _ in _attempts():
             stored = await self._secrets.get(CA_SECRET)
             if stored is not None:
                 return _authority(stored)
@@ -84,7 +86,7 @@ class Vault:
 
         Addresses of the stored certificate are kept: they may be those of another gateway of the site.
         """
-        for _ in range(_ATTEMPTS):
+        async for _ in _attempts():
             stored = await self._secrets.get(SERVER_SECRET)
             pair = None if stored is None else _pair(_SERVER_KEYS, stored)
             if pair is not None and authority.serves(pair, addresses, now):
@@ -130,7 +132,7 @@ class Vault:
     async def refresh_site_token(self, authority: CertificateAuthority, *, lifetime_s: int, now: datetime) -> None:
         """Keep Secret tokensecret (`keadm gettoken`) at a token with more than half its life left."""
         seconds = int(now.timestamp())
-        for _ in range(_ATTEMPTS):
+        async for _ in _attempts():
             stored = await self._secrets.get(TOKEN_SECRET)
             if stored is not None and self._fresh(stored, authority, seconds, lifetime_s):
                 return
@@ -158,7 +160,7 @@ class Vault:
 
     async def _edit_ledger(self, now: int, *, add: TokenRecord | None = None, remove: str = "") -> bool:
         """Add or remove one record; expired ones are dropped on the way. Whether anything was found to remove."""
-        for _ in range(_ATTEMPTS):
+        async for _ in _attempts():
             stored = await self._secrets.get(LEDGER_SECRET)
             records = _records(stored)
             found = records.pop(remove, None) is not None
@@ -176,6 +178,15 @@ class Vault:
                 continue
             return found
         raise _contended(LEDGER_SECRET)
+
+
+async def _attempts() -> AsyncIterator[int]:
+    """Tries with growing, unequal pauses: the other writer's change may not be readable yet."""
+    backoff = Backoff(initial=0.01, maximum=0.5, jitter=0.5)
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            await asyncio.sleep(backoff.next_delay())
+        yield attempt
 
 
 def format_expiry(seconds: int) -> str:

@@ -238,7 +238,7 @@ async def test_pods_and_their_config_maps(site: Site) -> None:
     }
     await site.client.create(PODS, pod, namespace="default")
     assert (await core.wait_for("default/pod/web"))["content"]["spec"]["nodeName"] == "edge-1"
-    assert (await core.wait_for("default/configmap/cm"))["content"]["data"] == {"a": "b"}
+    assert (await core.wait_for("default/configmap/cm", count=2))["content"]["data"] == {"a": "b"}
     reply = await core.request("query", "default/configmap/cm")
     assert reply["content"]["data"] == {"a": "b"}
     uid = core.rows["default/pod/web"]["metadata"]["uid"]
