@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.support.kubeedge_cloud",
     "tests.support.real_api",
     "tests.support.kube_client",
+    "tests.support.embedded_api",
 ]
 
 MAX_STEP = 1.0

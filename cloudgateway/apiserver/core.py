@@ -28,6 +28,7 @@ from edgeappliance.kubeapi.errors import (
     unknown_path,
 )
 from edgeappliance.kubeapi.openapi import OpenApi
+from edgeappliance.kubeapi.openapi_protobuf import ANSWER_TYPE, ASKED_TYPE
 from edgeappliance.kubeapi.request import BODY_LIMIT, JSON, ApiRequest, ApiResponse, Target, User, accepted_views, flag
 from edgeappliance.kubeapi.request import parse_target as parse
 from edgeappliance.kubeapi.resources import Registry, ResourceType
@@ -218,6 +219,8 @@ class ApiCore:
         return _json(discovery.api_versions() if core else discovery.api_group_list(self._registry))
 
     def _openapi_document(self, request: ApiRequest, path: str) -> ApiResponse:
+        if path == "/openapi/v2" and ASKED_TYPE in request.accept:
+            return ApiResponse(200, self._openapi.version_two_protobuf(), ANSWER_TYPE)
         if not accepted_views(request.accept):
             raise not_acceptable("only the following media types are accepted: application/json")
         if path == "/openapi/v2":

@@ -6,14 +6,17 @@ schemas of the installed CustomResourceDefinitions.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from edgeappliance.kubeapi.builtin_types import OBJECT_META, BuiltinTypes
+from edgeappliance.kubeapi.openapi_protobuf import encode_document
 from edgeappliance.kubeapi.resources import Registry, ResourceType
 
+TITLE = "Kubernetes"
+DOCUMENT_VERSION = "unversioned"
 REF = "#/components/schemas/"
 LIST_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta"
 DELETE_OPTIONS = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"
@@ -101,12 +104,25 @@ class OpenApi:
         resources = [item for item in self._registry if item.component and not item.refusal]
         return self._cached("v2", lambda: self._document(resources, three=False))
 
-    def _cached(self, key: str, make: Any) -> bytes:
+    def version_two_protobuf(self) -> bytes:
+        """`/openapi/v2` in the protobuf that kubectl asks for."""
+        resources = [item for item in self._registry if item.component and not item.refusal]
+
+        def make() -> bytes:
+            definitions = self._document(resources, three=False)["definitions"]
+            return encode_document(definitions, title=TITLE, version=DOCUMENT_VERSION)
+
+        return self._kept("v2pb", make)
+
+    def _cached(self, key: str, make: Callable[[], Any]) -> bytes:
+        return self._kept(key, lambda: msgspec.json.encode(make()))
+
+    def _kept(self, key: str, make: Callable[[], bytes]) -> bytes:
         if self._revision != self._registry.revision:
             self._cache.clear()
             self._revision = self._registry.revision
         if key not in self._cache:
-            self._cache[key] = msgspec.json.encode(make())
+            self._cache[key] = make()
         return self._cache[key]
 
     def _document(self, resources: list[ResourceType], *, three: bool) -> dict[str, Any]:
@@ -120,7 +136,7 @@ class OpenApi:
             self._collect(DELETE_OPTIONS, schemas)
             self._collect(STATUS, schemas)
             paths.update(_paths(resource, list_name, three=three))
-        info = {"title": "Edge Appliance embedded Kubernetes API", "version": "unversioned"}
+        info = {"title": TITLE, "version": DOCUMENT_VERSION}
         if three:
             return {"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": schemas}}
         document = {"swagger": "2.0", "info": info, "paths": paths, "definitions": schemas}
