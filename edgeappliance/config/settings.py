@@ -60,7 +60,10 @@ class Cloud(Struct, frozen=True):
     project: Annotated[str, Meta(description="Project id in the URL of the link; KubeEdge's default.")] = (
         "e632aba927ea4ac2b575ec1603d56f10"
     )
-    heartbeat: Annotated[Seconds, Meta(description="Seconds between keepalive messages.")] = 15.0
+    heartbeat: Annotated[
+        float,
+        Meta(gt=0, le=25, description="Seconds between keepalive messages; a cloud gives a node up after 30."),
+    ] = 15.0
     messages_per_second: Annotated[
         float, Meta(gt=0, description="Cap on messages per second towards a KubeEdge cloud; our own gateway has none.")
     ] = 30.0

@@ -5,6 +5,8 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edgeappliance.edgehub.reach import reach
+
 MAX_ANSWER = 1024 * 1024
 MAX_HEAD = 16 * 1024
 
@@ -36,7 +38,12 @@ async def get(
     Raises OSError (ssl.SSLError included), TimeoutError after `timeout` seconds, AnswerError.
     """
     async with asyncio.timeout(timeout):
-        reader, writer = await asyncio.open_connection(host, port, ssl=context, limit=MAX_HEAD)
+        reader, writer = await reach(
+            host,
+            port,
+            lambda address: asyncio.open_connection(address, port, ssl=context, server_hostname=host, limit=MAX_HEAD),
+            timeout=timeout,
+        )
         try:
             shown = f"[{host}]" if ":" in host else host
             lines = [f"GET {path} HTTP/1.1", f"Host: {shown}:{port}", "Connection: close", "Accept: */*"]

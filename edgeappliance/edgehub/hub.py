@@ -81,7 +81,7 @@ class EdgeHub:
         self._pace = pace or Pace()
         self._rotates = rotate
         # A gentle factor: after an outage of seconds everybody is back within one or two more.
-        self._backoff = backoff or Backoff(initial=1.0, maximum=10.0, factor=1.3, jitter=0.3)
+        self._backoff = backoff or Backoff(initial=1.0, maximum=10.0, factor=1.15, jitter=0.3)
         self._link: Link | None = None
         self._identity: Identity | None = None
         self._receivers: dict[str, Receiver] = {}

@@ -18,6 +18,7 @@ from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
+from edgeappliance.edgehub.reach import reach
 from edgeappliance.edgehub.session import Pace, Session
 from edgeappliance.kernel.clock import Clock
 from edgeappliance.kernel.errors import TransientError
@@ -329,14 +330,22 @@ async def open_link(
     timeout: float = OPEN_TIMEOUT,
 ) -> Link:
     """Connect, upgrade, and return the open link with its first keepalive sent. Raises LinkRefused."""
-    link = Link(target, clock=clock, on_message=on_message, traffic=traffic, pace=pace or Pace())
-    try:
-        async with asyncio.timeout(timeout):
+
+    async def attempt(address: str) -> Link:
+        link = Link(target, clock=clock, on_message=on_message, traffic=traffic, pace=pace or Pace())
+        try:
             await asyncio.get_running_loop().create_connection(
-                lambda: link, target.host, target.port, ssl=context, server_hostname=target.host
+                lambda: link, address, target.port, ssl=context, server_hostname=target.host
             )
             await link.opened
             return link
+        finally:
+            if not link.is_open:
+                link.opened.cancel()
+                link.abort("not opened")
+
+    try:
+        return await reach(target.host, target.port, attempt, timeout=timeout)
     except ssl.SSLError as error:
         raise refused_by_tls(error) from error
     except TimeoutError as error:
@@ -347,7 +356,3 @@ async def open_link(
             f"{target.host}:{target.port} cannot be reached: {reason}",
             next_step="check the network and that the cloud is running",
         ) from error
-    finally:
-        if not link.is_open:
-            link.opened.cancel()
-            link.abort("not opened")

@@ -23,13 +23,15 @@ class MetaStore:
         self._database = database
 
     async def put(self, row: MetaRow) -> None:
-        """Insert the row or replace the one with the same key."""
+        """Insert the row or replace the one with the same key. An unchanged one costs no write to the disk."""
 
         def write(transaction: Transaction) -> None:
             transaction.execute(
                 "INSERT INTO meta (key, type, uid, resource_version, value) VALUES (?, ?, ?, ?, ?)"
                 " ON CONFLICT (key) DO UPDATE SET type = excluded.type, uid = excluded.uid,"
-                " resource_version = excluded.resource_version, value = excluded.value",
+                " resource_version = excluded.resource_version, value = excluded.value"
+                " WHERE (type, uid, resource_version, value)"
+                " IS NOT (excluded.type, excluded.uid, excluded.resource_version, excluded.value)",
                 (row.key, row.type, row.uid, row.resource_version, row.value),
             )
 

@@ -54,6 +54,21 @@ async def test_meta_delete_of_the_unknown_is_done(database: Database) -> None:
     assert await MetaStore(database).delete("default/pod/never", uid="u")
 
 
+async def test_an_object_that_comes_again_costs_no_flash(database: Database, tmp_path: Path) -> None:
+    store = MetaStore(database)
+    row = MetaRow("default/pod/a", "pod", b"x" * 20_000, uid="u", resource_version="7")
+    await store.put(row)
+    wal = tmp_path / "edge.db-wal"
+    before = wal.stat().st_size
+    await store.put(row)
+    assert wal.stat().st_size == before
+    await store.put(MetaRow("default/pod/a", "pod", b"x" * 20_000, uid="u", resource_version="8"))
+    assert wal.stat().st_size > before
+    found = await store.get("default/pod/a")
+    assert found is not None
+    assert found.resource_version == "8"
+
+
 async def test_subscriptions(database: Database) -> None:
     store = SubscriptionStore(database)
     for topic in ("b/#", "a/+", "b/#"):
