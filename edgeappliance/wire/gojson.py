@@ -32,8 +32,8 @@ _ESCAPES = {
 
 def escape(document: bytes) -> bytes:
     """A JSON document with Go's HTML escapes. These bytes occur only inside strings, so a plain replace is exact."""
-    # Four plain searches are thirty times as fast as the pattern on a document that needs nothing, the usual one.
-    if b"<" not in document and b">" not in document and b"&" not in document and b"\xe2\x80" not in document:
+    # On a document that needs nothing, the usual one, four searches for a byte are far cheaper than the pattern.
+    if b"<" not in document and b">" not in document and b"&" not in document and b"\xe2" not in document:
         return document
     return _NEEDS_ESCAPE.sub(lambda match: _ESCAPES[match.group()], document)
 
