@@ -1,7 +1,7 @@
 """Reads a free-form configData, collecting everything that is wrong with it."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -66,14 +66,14 @@ class Fields:
         self.fail(key, "must be text that is not empty")
         return default
 
-    def choice(self, key: str, choices: Mapping[str, str], default: str) -> str:
-        """One of the keys of `choices` in any case, given back as its value."""
+    def choice(self, key: str, choices: Mapping[str, str], default: str, *, shown: Iterable[str] = ()) -> str:
+        """One of the keys of `choices` in any case, given back as its value; `shown` are the words for an error."""
         value = self._get(key)
         if value is None:
             return default
         found = choices.get(str(value).lower())
         if found is None:
-            self.fail(key, f"{value!r} is not one of {', '.join(dict.fromkeys(choices))}")
+            self.fail(key, f"{value!r} is not one of {', '.join(dict.fromkeys(shown or choices))}")
             return default
         return found
 

@@ -133,5 +133,5 @@ class Group:
         self.last_duration = now - begun
         if now > self.deadline:
             self.missed += 1
-        # The phase is kept; whole cycles that have passed meanwhile are not made up for.
-        self.due = max(self.deadline, now) if now > self.deadline + self.cycle else self.deadline
+        # On time, the phase is kept; late, nothing is made up for: debts of one would be paid by the others.
+        self.due = max(self.deadline, now)

@@ -179,12 +179,13 @@ class RtuLine:
                     continue
             else:
                 passed = len(frame)
+            # Before the write: being descheduled after it must not make the master look hasty.
+            self._busy_until = time.monotonic()
             try:
                 sent += os.write(self._master, frame[sent:passed])
             except BlockingIOError:
                 if not self._wait(time.monotonic() + 0.001):
                     return
-        self._busy_until = time.monotonic()
 
     def _wait(self, until: float) -> bool:
         """Sleep to `until`; False when the line was unplugged meanwhile."""

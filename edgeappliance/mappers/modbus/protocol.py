@@ -90,7 +90,7 @@ def _line(fields: Fields) -> SerialSettings | TcpSettings:
         baud=fields.integer("baudRate", 9600, 50, 4_000_000),
         data_bits=fields.integer("dataBits", 8, 8, 8),
         stop_bits=fields.integer("stopBits", 1, 1, 2),
-        parity=fields.choice("parity", _PARITIES, "N"),
+        parity=fields.choice("parity", _PARITIES, "N", shown=("none", "even", "odd")),
     )
     tcp = TcpSettings(host=host, port=fields.integer("port", 502, 1, 65535))
     return tcp if host and not port else serial

@@ -5,6 +5,7 @@ repeats silent requests, and closes the port when a unit is dead.
 """
 
 import os
+import termios
 import time
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ _GAP_S = 0.05
 _DRAIN_AT_MOST_S = 0.5
 _WAKE_EARLY_S = 0.003
 _PROBES = 3
+_PTY_MAJORS = range(136, 144)
 _NOBODY = -1
 
 
@@ -58,11 +60,13 @@ class RtuDriver(ModbusDriver):
                 settings.port,
                 settings.baud,
                 bytesize=settings.data_bits,
-                parity=settings.parity,
+                parity="N" if _is_pty(settings.port) else settings.parity,
                 stopbits=settings.stop_bits,
                 timeout=0,
                 exclusive=True,
             )
+        except termios.error as error:
+            raise LineDown(f"{settings.port}: does not take these line settings ({error.args[-1]})") from None
         except (OSError, ValueError) as error:  # SerialException is an OSError
             raise LineDown(f"{settings.port}: {_why(error)}") from None
         self._fd = self._port.fileno()
@@ -218,6 +222,11 @@ class RtuDriver(ModbusDriver):
                 self._stray(*frame)
         self._noisy = False
         self._waiter.sleep_until(self._free_at)
+
+
+def _is_pty(port: str) -> bool:
+    """A pty has no wire and no parity: asked for it, it says so with an error or not, as it pleases."""
+    return os.major(os.stat(port).st_rdev) in _PTY_MAJORS
 
 
 def _why(error: Exception) -> str:

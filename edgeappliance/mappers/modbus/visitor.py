@@ -83,7 +83,7 @@ def point_of(
         return None
     if "register" not in fields:
         fields.fail("register", f"is missing: one of {', '.join(Space)}")
-    space = Space(fields.choice("register", _REGISTERS, Space.HOLDING))
+    space = Space(fields.choice("register", _REGISTERS, Space.HOLDING, shown=Space))
     if "offset" not in fields:
         fields.fail("offset", "is missing: the address of the first register")
     start = fields.integer("offset", 0, 0, 65535)
@@ -105,9 +105,13 @@ def point_of(
         cycle=item.collect_cycle_ms / 1000,
         report=report,
         writable=writable,
-        minimum=None if item.minimum is None else Decimal(str(item.minimum)),
-        maximum=None if item.maximum is None else Decimal(str(item.maximum)),
+        minimum=_bound(item.minimum),
+        maximum=_bound(item.maximum),
     )
+
+
+def _bound(value: float | None) -> Decimal | None:
+    return None if value is None else Decimal(f"{value:.15g}")
 
 
 def _kind(fields: Fields, item: PropertySpec, space: Space) -> _DataType:

@@ -1,9 +1,12 @@
 """From a register on a serial line to a twin message and back, through threads and real ptys."""
 
+import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from edgeappliance.devicemodel import CatalogueChange, DeviceSpec
 from edgeappliance.mappers.bench.meter import LIMIT_REGISTER, Meter
 from edgeappliance.mappers.bench.rtu_line import RtuLine
 from edgeappliance.mappers.bench.slave import Table
@@ -61,3 +64,155 @@ async def test_tcp_registers_become_twin_values_and_set_points_reach_the_registe
             delta(bus, limit="1.5")
             await bus.until(lambda: bus.value(DEVICE, "limit") == "1.5")
             assert meter.limit_kw == 1.5
+
+
+async def test_a_refused_set_point_is_published_with_its_reason_and_withdrawn(tmp_path: Path) -> None:
+    meter = Meter()
+    with RtuLine([meter.unit], link=str(tmp_path / "tty"), baud=115200):
+        spec = spec_of("meter", {"slaveID": 1, "serialPort": str(tmp_path / "tty"), "baudRate": 115200}, PROPERTIES)
+        async with running_mappers(spec) as (_, bus):
+            await bus.until(lambda: bus.value(DEVICE, "limit") == "5")
+            delta(bus, limit="70")
+            await bus.until(lambda: bus.quality(DEVICE, "limit") == "write-failed")
+            actual = bus.actual(DEVICE, "limit")
+            assert actual is not None
+            assert actual["value"] == "5"
+            reason = "set-point 70 not reached: out of range: 70 is above the maximum 60"
+            assert actual["metadata"]["reason"] == reason
+            # It is asked again whether the set-point still stands, and the answer says no.
+            bus.messages.clear()
+            await bus.until(lambda: [topic for topic, _ in bus.messages if topic.endswith("/twin/get")])
+            result = {"twin": {"limit": {"expected": {"value": "5"}, "actual": {"value": "5"}}}}
+            bus.deliver(f"$hw/events/device/{DEVICE}/twin/get/result", result)
+            await bus.until(lambda: bus.quality(DEVICE, "limit") == "good")
+            assert meter.limit_kw == 5
+
+
+async def test_the_twin_is_asked_at_start_and_its_expected_value_is_written(tmp_path: Path) -> None:
+    meter = Meter()
+    with RtuLine([meter.unit], link=str(tmp_path / "tty"), baud=115200):
+        spec = spec_of("meter", {"slaveID": 1, "serialPort": str(tmp_path / "tty"), "baudRate": 115200}, PROPERTIES)
+        async with running_mappers(spec) as (_, bus):
+            await bus.until(lambda: bus.value(DEVICE, "limit") == "5")
+            assert any(topic == f"$hw/events/device/{DEVICE}/twin/get" for topic, _ in bus.messages)
+            twin = {"limit": {"expected": {"value": "3.5"}, "actual": {"value": "5"}}, "voltage": None, "other": {}}
+            bus.deliver(f"$hw/events/device/{DEVICE}/twin/get/result", {"event_id": "", "timestamp": 1, "twin": twin})
+            await bus.until(lambda: bus.value(DEVICE, "limit") == "3.5")
+            assert meter.limit_kw == 3.5
+
+
+async def test_what_is_no_twin_message_is_ignored(tmp_path: Path) -> None:
+    meter = Meter()
+    with RtuLine([meter.unit], link=str(tmp_path / "tty"), baud=115200):
+        spec = spec_of("meter", {"slaveID": 1, "serialPort": str(tmp_path / "tty"), "baudRate": 115200}, PROPERTIES)
+        async with running_mappers(spec) as (_, bus):
+            for topic in ("twin/update/delta", "twin/get/result"):
+                for payload in (b"", b"{", b"[]", b'{"twin":5,"delta":[1]}', b'{"code":404,"reason":"x"}', b"\xff"):
+                    bus.deliver(f"$hw/events/device/{DEVICE}/{topic}", payload)
+            bus.deliver("$hw/events/device/default/nobody/twin/update/delta", {"delta": {"limit": "1"}})
+            bus.deliver("$hw/events/node/n/membership/updated", b"x")
+            await bus.until(lambda: bus.value(DEVICE, "limit") == "5")
+
+
+async def test_everything_is_said_again_when_the_broker_or_the_twin_comes_back(tmp_path: Path) -> None:
+    meter = Meter()
+    with RtuLine([meter.unit], link=str(tmp_path / "tty"), baud=115200):
+        spec = spec_of("meter", {"slaveID": 1, "serialPort": str(tmp_path / "tty"), "baudRate": 115200}, PROPERTIES)
+        bus = MemoryBus()
+        bus.connected = False
+        async with running_mappers(spec, bus=bus) as (mappers, _):
+            async with asyncio.timeout(5):
+                while not any(row["value"] for row in mappers.devices()[0].get("properties", ())):
+                    await asyncio.sleep(0.05)
+            assert bus.messages == []
+            bus.link(True)
+            await bus.until(lambda: all(bus.value(DEVICE, name) for name in PROPERTIES) and bus.state(DEVICE))
+            bus.messages.clear()
+            bus.deliver("$hw/events/node/edge/membership/updated", {"added_devices": [{"id": DEVICE}, {"id": "x/y"}]})
+            assert bus.value(DEVICE, "serial") == "EA-METER-0000017"
+            assert bus.state(DEVICE) == "online"
+
+
+async def test_a_pulled_adapter_is_said_and_recovered_within_two_seconds(tmp_path: Path) -> None:
+    meter = Meter()
+    with RtuLine([meter.unit], link=str(tmp_path / "tty"), baud=115200) as line:
+        spec = spec_of("meter", {"slaveID": 1, "serialPort": str(tmp_path / "tty"), "baudRate": 115200}, PROPERTIES)
+        async with running_mappers(spec) as (mappers, bus):
+            await bus.until(lambda: bus.value(DEVICE, "voltage") and bus.value(DEVICE, "limit"))
+            await asyncio.to_thread(line.unplug)
+            await bus.until(lambda: bus.state(DEVICE) == "offline" and bus.quality(DEVICE, "limit") == "stale", 2)
+            await asyncio.sleep(1.2)  # the report is at most a second old
+            health = mappers.health()
+            assert health.state == "degraded"
+            assert "No such file or directory" in health.reason
+            assert "tty" in mappers.devices()[0]["reason"]
+            await asyncio.to_thread(line.plug)
+            await bus.until(lambda: bus.state(DEVICE) == "online" and bus.quality(DEVICE, "limit") == "good", 2)
+
+
+async def test_a_change_of_one_device_leaves_the_other_alone(tmp_path: Path) -> None:
+    one, two = Meter(1), Meter(2)
+    tty = str(tmp_path / "tty")
+    with RtuLine([one.unit, two.unit], link=tty, baud=115200) as line:
+
+        def spec(name: str, unit: int, **more: object) -> DeviceSpec:
+            config = {"slaveID": unit, "serialPort": tty, "baudRate": 115200, **more}
+            return spec_of(name, config, {"limit": LIMIT})
+
+        async with running_mappers(spec("one", 1), spec("two", 2)) as (mappers, bus):
+            await bus.until(lambda: bus.value("default/one", "limit") and bus.value("default/two", "limit"))
+
+            # Other line settings than the neighbour's are refused by name, and taken when the neighbour follows.
+            other = spec("one", 1, parity="even")
+            await mappers.apply(CatalogueChange(other.id, other))
+            row = next(row for row in mappers.devices() if row["id"] == "default/one")
+            assert row["state"] == "invalid"
+            assert f"modbus {tty} is used by default/two with other line settings" in row["errors"][0]
+            other = spec("two", 2, parity="even")
+            await mappers.apply(CatalogueChange(other.id, other))
+            bus.messages.clear()
+            await bus.until(lambda: bus.value("default/one", "limit") and bus.value("default/two", "limit"))
+
+            # A removed device is asked no more.
+            await mappers.apply(CatalogueChange("default/one", None))
+            before = line.figures.requests
+            two.unit.fill(Table.HOLDING, LIMIT_REGISTER, [77])
+            await bus.until(lambda: bus.value("default/two", "limit") == "7.7")
+            assert line.figures.requests - before <= 4
+            assert [row["id"] for row in mappers.devices()] == ["default/two"]
+
+
+async def test_invalid_devices_are_reported_and_polled_when_corrected(tmp_path: Path) -> None:
+    meter = Meter()
+    tty = str(tmp_path / "tty")
+    with RtuLine([meter.unit], link=tty, baud=115200):
+        bad = spec_of("meter", {"slaveID": 300, "serialPort": tty, "baudRate": 115200}, {"limit": LIMIT})
+        async with running_mappers(bad) as (mappers, bus):
+            assert mappers.health().state == "degraded"
+            assert "spec.protocol.configData.slaveID" in mappers.health().reason
+            good = spec_of("meter", {"slaveID": 1, "serialPort": tty, "baudRate": 115200}, {"limit": LIMIT})
+            await mappers.apply(CatalogueChange(good.id, good))
+            await bus.until(lambda: bus.value(DEVICE, "limit") == "5")
+            assert mappers.health().state == "running"
+
+
+async def test_devices_of_other_protocols_are_left_to_others() -> None:
+    spec = replace(spec_of("x", {}, {}), protocol="opcua")
+    async with running_mappers(spec) as (mappers, _):
+        assert mappers.devices() == []
+        assert mappers.health().state == "running"
+
+
+async def test_a_component_that_is_restarted_polls_again(tmp_path: Path) -> None:
+    meter = Meter()
+    tty = str(tmp_path / "tty")
+    with RtuLine([meter.unit], link=tty, baud=115200):
+        spec = spec_of("meter", {"slaveID": 1, "serialPort": tty, "baudRate": 115200}, {"limit": LIMIT})
+        async with running_mappers(spec) as (mappers, bus):
+            await bus.until(lambda: bus.value(DEVICE, "limit") == "5")
+            await mappers.stop()
+            await mappers.stop()
+            assert mappers.health().state == "stopped"
+            bus.messages.clear()
+            await mappers.start()
+            await bus.until(lambda: bus.value(DEVICE, "limit") == "5")
