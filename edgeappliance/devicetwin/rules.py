@@ -39,6 +39,10 @@ EARLIEST_SOURCE_TIME_MS = 1_577_836_800_000
 SOURCE_TIME_AHEAD_MS = 60_000
 """How far the clock of a source may be ahead of ours."""
 
+MAX_QUALITY = 64
+MAX_REASON = 256
+"""Characters that are kept of what is said about a value."""
+
 _MAX_VERSION = 2**62
 """No version of a peer comes near what 64 bits hold, so that counting on never leaves them."""
 
@@ -196,7 +200,7 @@ def _value_meta(given: ValueMeta | None, now_ms: int, *, reported: bool) -> Valu
     time_ms = now_ms
     if reported and EARLIEST_SOURCE_TIME_MS <= given.timestamp <= now_ms + SOURCE_TIME_AHEAD_MS:
         time_ms = given.timestamp
-    return ValueMeta(time_ms, given.quality, given.reason)
+    return ValueMeta(time_ms, given.quality[:MAX_QUALITY], given.reason[:MAX_REASON])
 
 
 def _emptied(half: TwinValue | None) -> TwinValue | None:

@@ -249,6 +249,8 @@ class DeviceTwin:
     def _finish(self, device: Device, done: work.Done) -> None:
         for topic, payload in done.answers:
             self._bus.publish(topic, payload)
+        if self._members.devices.get(device.id) is not device:
+            return  # removed while its values went to the disk
         if done.rejected:
             self._reporter.reject(device, done.rejected)
         if done.reported:

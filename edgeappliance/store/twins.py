@@ -135,7 +135,8 @@ _UPSERT_TWIN = (
     "INSERT OR REPLACE INTO device_twin (device_id, name, type, optional, metadata,"
     " expected, expected_metadata, expected_cloud, expected_edge, expected_acked,"
     " actual, actual_metadata, actual_cloud, actual_edge, actual_acked, desired_applied)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    # A device that was removed meanwhile stays removed, whatever was under way for it.
+    " SELECT ?1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM device WHERE id = ?1)"
 )
 
 

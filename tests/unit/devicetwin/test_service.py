@@ -308,12 +308,14 @@ async def test_source_time_and_quality(tmp_path: Path):
         twin = {
             "kept": {"actual": {"value": "1", "metadata": metadata}},
             "ahead": {"actual": {"value": "1", "metadata": {"timestamp": NOW + 3_600_000}}},
+            "long": {"actual": {"value": "1", "metadata": {"quality": "q" * 1000, "reason": "r" * 1000}}},
             "never": {"actual": {"value": "1", "metadata": {"timestamp": 12345}}},
         }
         rig.mqtt(f"{D1}/twin/update", {"twin": twin})
         (_, result), _ = rig.bus.take()
         assert result["twin"]["kept"]["actual"] == value("1", earlier, quality="bad", reason="time-out")
         assert result["twin"]["ahead"]["actual"] == value("1")
+        assert result["twin"]["long"]["actual"] == value("1", quality="q" * 64, reason="r" * 256)
         assert result["twin"]["never"]["actual"] == value("1")
         (report,) = rig.cloud.take()
         reported = report.content_value()["twin"]["kept"]["actual"]["metadata"]
@@ -588,3 +590,21 @@ async def test_cloud_updated_on_mqtt(tmp_path: Path):
         (back,) = await rig.cloud.wait(1)
         assert back.content_value()["twin"]["k"]["expected"]["value"] == "5"
         assert back.content_value()["twin"]["k"]["expected_version"] == version
+
+
+async def test_a_device_removed_while_its_values_are_saved_stays_removed(tmp_path: Path):
+    slow = slow_store()
+    async with twin_rig(tmp_path, store=slow) as rig:
+        await ready(rig)
+        rig.mqtt(f"{D1}/twin/update", {"event_id": "e", "twin": {"k": {"expected": {"value": "1"}}}})
+        await asyncio.sleep(0.02)
+        await rig.twin.remove("default/d1")
+        rig.bus.take()
+        slow.allow.set()
+        result, *_ = await rig.bus.wait(3)
+        assert result[1]["event_id"] == "e"
+        assert rig.cloud.take() == []
+        await rig.member("default/d1")
+    async with twin_rig(tmp_path) as rig:
+        rig.mqtt(f"{D1}/twin/get", {})
+        assert rig.bus.take()[0][1]["twin"] == {}
