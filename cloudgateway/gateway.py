@@ -48,6 +48,7 @@ class Gateway:
         self.enrolment: EnrolmentServer
         self.credentials: SiteCredentials
         self.vault: Vault
+        self.traffic = Traffic(self._metrics)
         self._log = get_logger("gateway")
 
     @property
@@ -138,7 +139,7 @@ class Gateway:
                 relations=relations,
                 leases=SessionLeases(api=client, informers=informers, replica=replica),
                 kube_ca=lambda: api.ca,
-                traffic=Traffic(self._metrics),
+                traffic=self.traffic,
                 clock=clock,
                 tasks=tasks,
             ),
