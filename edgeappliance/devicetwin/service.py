@@ -317,7 +317,10 @@ class DeviceTwin:
     async def _handle(self, message: Message) -> None:
         resource = message.resource
         if resource == "membership/detail":
-            await self._members.replace(message.content_as(_Detail).devices or [])
+            devices = message.content_as(_Detail).devices
+            if devices is None:  # an answer without a list says nothing; an empty list removes all
+                raise WireError("is missing", field="content.devices")
+            await self._members.replace(devices)
         elif message.operation == Operation.RESPONSE:
             self._reporter.acknowledge(message.parent_id)
         elif resource == "membership" or resource.endswith("/membership"):

@@ -60,16 +60,16 @@ class MqttClient:
         filters: Callable[[], Sequence[str]],
         on_message: Callable[[str, bytes], None],
         on_connection: Callable[[bool], None],
+        backoff: Backoff,
         user: str = "",
         password: str = "",
         tls: ssl.SSLContext | None = None,
-        backoff: Backoff | None = None,
     ) -> None:
         self._clock = clock
         self._filters = filters
         self._take = on_message
         self._tell = on_connection
-        self._backoff = backoff or Backoff(initial=0.2, maximum=5.0)
+        self._backoff = backoff
         self._tls = tls is not None
         self._tcp = False
         self._log = get_logger("eventbus")

@@ -15,6 +15,7 @@ import msgspec
 from edgeappliance.config.settings import Mqtt
 from edgeappliance.eventbus.client import MqttClient
 from edgeappliance.eventbus.routing import Callback, Router, Way, filter_refused, topic_refused
+from edgeappliance.kernel.backoff import Backoff
 from edgeappliance.kernel.clock import Clock, SystemClock
 from edgeappliance.kernel.component import Health, State
 from edgeappliance.kernel.errors import OperatorError
@@ -118,6 +119,8 @@ class EventBus:
             user=settings.user if external else "",
             password=password,
             tls=tls,
+            # Our own broker is back within moments, and asking on loopback costs nothing.
+            backoff=Backoff(initial=0.2, maximum=10.0) if external else Backoff(initial=0.1, maximum=1.0),
         )
         self._since_ms = self._clock.wall_ms()
         self._scope.spawn(self._client.run(), name="mqtt")

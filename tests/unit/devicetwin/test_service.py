@@ -565,6 +565,7 @@ async def test_odd_messages_of_the_cloud_are_dropped(tmp_path: Path):
             ("membership", {"added_devices": "none"}),
             ("membership", "text"),
             ("membership/detail", [1]),
+            ("membership/detail", {"event_id": "e"}),
             ("something/else", {}),
             ("device/default/d1/twin/cloud_updated", {"twin": 5}),
             ("twin", "OK"),
