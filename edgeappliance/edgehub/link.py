@@ -38,7 +38,7 @@ OURS = "Edge-Appliance"
 STORE = "Edge-Appliance-Store"
 """Header with the identity of our database: when it is a new one, our gateway sends everything again."""
 
-OPEN_TIMEOUT = 15.0
+OPEN_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 1.0
 WRITE_HIGH = 256 * 1024
 

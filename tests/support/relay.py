@@ -28,7 +28,7 @@ class Relay:
             await self._server.wait_closed()
 
     def black_hole(self, on: bool = True) -> None:
-        """Bytes vanish in both directions; connections stay up."""
+        """Nothing gets through in either direction; connections stay up, as with packets dropped on the way."""
         if on:
             self._hole.clear()
         else:
