@@ -2,7 +2,7 @@ PY := .venv/bin/python
 ONLY ?= all
 DEMO_SECONDS ?= 0
 
-.PHONY: demo test check unit bench lock clean help
+.PHONY: demo test check unit faults bench lock clean help
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -18,6 +18,9 @@ check: ## the gates: lint, format, types, imports
 
 unit: ## only the fast tests
 	@$(PY) -m pytest tests/unit -q
+
+faults: ## 200 kills of each kind at random moments (FAULT_SEED repeats a run)
+	@FAULT_ROUNDS=200 $(PY) -m pytest tests/faults -s
 
 bench: ## figures, one JSON line each (ONLY=name for one)
 	@$(PY) -m tests.bench $(ONLY)

@@ -34,6 +34,7 @@ from edgeappliance.metamanager.devices import Devices, Receiver
 from edgeappliance.metamanager.metamanager import MetaManager
 from edgeappliance.report import device_report
 from edgeappliance.store import MetaStore, SubscriptionStore, TwinStore, open_store, store_identity
+from edgeappliance.store.health import StoreHealth
 from edgeappliance.version import version
 from edgeappliance.wire.message import Message
 from edgeappliance.wire.operations import Group, Source
@@ -69,6 +70,12 @@ class Appliance:
             await self.stop()
             raise
         self._log.info("edgecore runs", node=self._place.node, version=version(), cloud=str(self._place.hub or "none"))
+
+    async def damaged(self) -> None:
+        """Returns when the database is found damaged: stop, and start a new Appliance, which replaces the file."""
+        if self._database is None:
+            raise RuntimeError("the appliance is not started")
+        await self._database.damaged.wait()
 
     async def stop(self) -> None:
         """Stop every part in reverse order; idempotent."""
@@ -108,6 +115,7 @@ class Appliance:
         node = self._place.node
         cloud = self._add_cloud(node, store)
 
+        add("store", lambda scope: StoreHealth(scope, database=database, clock=clock))
         meta = add("metamanager", lambda scope: MetaManager(scope, store=MetaStore(database), cloud=cloud))
         if config.mqtt.mode == "internal":
             add("broker", lambda scope: Broker(settings=config.mqtt, runtime=runtime, scope=scope, clock=clock))

@@ -32,14 +32,25 @@ async def _run(config: EdgeSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    appliance = Appliance(config)
-    await appliance.start()
-    try:
-        notify("READY=1")
-        await ended.wait()
-        notify("STOPPING=1")
-    finally:
-        await appliance.stop()
+    while not ended.is_set():
+        appliance = Appliance(config)
+        await appliance.start()
+        try:
+            notify("READY=1")
+            await _until(ended, appliance)
+        finally:
+            if ended.is_set():
+                notify("STOPPING=1")
+            await appliance.stop()
+
+
+async def _until(ended: asyncio.Event, appliance: Appliance) -> None:
+    """Return at a signal, or when the database must be replaced."""
+    waits = [asyncio.ensure_future(ended.wait()), asyncio.ensure_future(appliance.damaged())]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+    await asyncio.wait(waits)
 
 
 def notify(state: str) -> None:

@@ -94,6 +94,8 @@ class Database:
 
     def __init__(self, path: Path, writer: apsw.Connection, reader: apsw.Connection, recovered: Path | None) -> None:
         self.path = path
+        self.damaged = asyncio.Event()
+        """Set when SQLite found the file damaged: close it and open it again, which moves it aside."""
         self.recovered = recovered
         """Where a damaged predecessor was moved to when this one was opened; None if there was none."""
         self._write_queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -230,13 +232,15 @@ class Database:
 
     def _finish(self, group: list[_Job]) -> None:
         try:
-            self._loop.call_soon_threadsafe(_resolve, group)
+            self._loop.call_soon_threadsafe(_resolve, group, self.damaged)
         except RuntimeError:  # the loop has been closed: nobody waits any more
             self._log.warning("results of a closed event loop dropped", count=len(group))
 
 
-def _resolve(group: list[_Job]) -> None:
+def _resolve(group: list[_Job], damaged: asyncio.Event) -> None:
     for job in group:
+        if isinstance(job.error, StorageCorrupt):
+            damaged.set()
         if job.future.done():  # the waiting task was cancelled; the work itself stands
             continue
         if job.error is not None:
