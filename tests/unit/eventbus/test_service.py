@@ -65,13 +65,13 @@ async def test_orders_of_the_cloud(mosquitto: Mosquitto, tmp_path: Path):
             ("t/two", b'{"a":1,"topic":"t/two","z":"\\u003c"}'),
         ]
         await bus.handle(order("subscribe", "default/up"))
-        app.publish("default/up", "1")
+        bus.publish("default/up", b"1")  # on the same connection, hence after the subscription
         (upload,) = await cloud.wait(1)
         assert upload.resource == "default/up"
         await bus.handle(order("subscribe", "bad/#/filter"))
         await bus.handle(order("unsubscribe", "default/up"))
-        app.publish("default/up", "2")
-        app.publish("default/user/after", "3")
+        bus.publish("default/up", b"2")
+        bus.publish("default/user/after", b"3")
         (upload,) = await cloud.wait(1)
         assert upload.resource == "default/user/after"
 
