@@ -127,9 +127,7 @@ class SyncController:
     async def _run(self) -> None:
         for mirror in (*self._records, self._nodes):
             await mirror.wait_synced()
-        for record in self._all_records():
-            if self._nodes.get("", record.node) is None:
-                self._node_deleted(record.node)
+        self._find_orphans(lambda node: self._nodes.get("", node) is None)
         while True:
             await self.round()
             await asyncio.sleep(self._interval)
@@ -179,10 +177,13 @@ class SyncController:
             raise
 
     def _node_deleted(self, node: str) -> None:
+        self._find_orphans(lambda owner: owner == node)
+
+    def _find_orphans(self, gone: Callable[[str], bool]) -> None:
         for mirror, gvr in zip(self._records, (OBJECT_SYNCS, CLUSTER_OBJECT_SYNCS), strict=True):
             for obj in mirror:
                 record = parse_record(obj)
-                if record is not None and record.node == node:
+                if record is not None and gone(record.node):
                     self._orphans.add((gvr, record.namespace, record.record))
 
     async def _delete_record(self, key: tuple[GVR, str, str]) -> None:
