@@ -1,6 +1,6 @@
 """The gateway of the fleet benchmark: the whole program with its embedded API, plus orders on stdin.
 
-`identities N DIR` makes N node identities; `memory` prints sessions and PSS in KB; `push N SIZE` sends N keyed messages
+`identities N DIR` makes N nodes and their identities; `memory` prints sessions and PSS in KB; `push N SIZE` sends N keyed messages
 round robin and prints seconds, CPU seconds and acknowledged messages once all are acknowledged.
 """
 
@@ -18,6 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from cloudgateway.config import CloudHubSettings, EmbeddedSettings, EnrolmentSettings, GatewaySettings, MetricsSettings
 from cloudgateway.gateway import Gateway
+from cloudgateway.kube.resources import NODES
 from edgeappliance.kernel import log
 from edgeappliance.wire.message import Message
 from tests.bench.procfs import pss_mb
@@ -67,6 +68,9 @@ async def identities(gateway: Gateway, count: int, directory: Path) -> None:
         )
         pem = x509.load_der_x509_certificate(certificate).public_bytes(serialization.Encoding.PEM)
         (directory / f"{node}.pem").write_bytes(pem + edge.key_pem(key))
+        labels = {"node-role.kubernetes.io/edge": ""}
+        body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node, "labels": labels}}
+        await gateway.api.client.create(NODES, body)
 
 
 async def push(gateway: Gateway, count: int, size: int) -> tuple[float, float, int]:
