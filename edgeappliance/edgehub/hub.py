@@ -1,19 +1,19 @@
 """edgehub: keeps the link to the cloud up and hands what arrives to its receivers (reference 1.2, 2)."""
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from edgeappliance.edgehub.enrolment import Enrolment
-from edgeappliance.edgehub.identity import Identity, IdentityFiles, clock_is_implausible, sync_directory
-from edgeappliance.edgehub.link import Blame, Link, LinkRefused, Target, Traffic, open_link
+from edgeappliance.edgehub.identity import IdentityFiles, clock_is_implausible
+from edgeappliance.edgehub.keeper import IdentityKeeper
+from edgeappliance.edgehub.link import Link, LinkRefused, Target, Traffic, open_link
 from edgeappliance.edgehub.session import Pace
 from edgeappliance.kernel.backoff import Backoff
 from edgeappliance.kernel.clock import Clock
 from edgeappliance.kernel.component import Health, State
-from edgeappliance.kernel.errors import ApplianceError, OperatorError, TransientError
+from edgeappliance.kernel.errors import ApplianceError, TransientError
 from edgeappliance.kernel.log import get_logger
 from edgeappliance.kernel.supervisor import TaskScope
 from edgeappliance.wire.errors import WireError
@@ -22,18 +22,6 @@ from edgeappliance.wire.operations import OK, Group, Operation, ResourceType
 
 MAX_INBOX = 1024
 """Messages that may wait for one receiver. Beyond, the newest is dropped: an object is sent again by the cloud."""
-
-ROTATE_FROM, ROTATE_TO = 0.70, 0.90
-"""Part of its life after which a certificate is renewed (reference 3.4); a point in between is drawn."""
-
-ROTATION_CHECK = 3600.0
-"""Seconds between looks at the wall clock, which may jump: rotation is never slept for in one piece."""
-
-RENEWAL_PAUSE = 60.0
-"""Seconds between attempts to renew a certificate that the cloud refuses."""
-
-SUSPICIONS = 3
-"""Connections that end without a word right after TLS until our certificate is held to be the reason."""
 
 _TRANSPORT_OPERATIONS = {Operation.PING, Operation.PONG, Operation.CONFIG}
 _NEVER_ACKNOWLEDGED = {ResourceType.NODE_PATCH.value, ResourceType.POD_PATCH.value}
@@ -74,24 +62,17 @@ class EdgeHub:
     ) -> None:
         self._scope = scope
         self._target = target
-        self._files = files
-        self._enrolment = enrolment
         self._clock = clock
-        self._token_file = token_file
+        self._keeper = IdentityKeeper(files=files, enrolment=enrolment, clock=clock, token_file=token_file)
         self._pace = pace or Pace()
         self._rotates = rotate
         # A gentle factor: after an outage of seconds everybody is back within one or two more.
         self._backoff = backoff or Backoff(initial=1.0, maximum=10.0, factor=1.15, jitter=0.3)
         self._link: Link | None = None
-        self._identity: Identity | None = None
         self._receivers: dict[str, Receiver] = {}
         self._inboxes: dict[str, asyncio.Queue[Message]] = {}
         self._listeners: list[Callable[[bool], None]] = []
         self._pending: dict[str, asyncio.Future[Message]] = {}
-        self._renew_after = 0.0
-        self._suspicions = 0
-        self._renewing = asyncio.Lock()
-        self._identity_problem: ApplianceError | None = None
         self._dropped = 0
         self._refused_messages = 0
         self._connections = 0
@@ -159,7 +140,7 @@ class EdgeHub:
 
     async def start(self) -> None:
         """Read the identity and begin; connecting goes on in the background."""
-        self._identity = await asyncio.to_thread(self._files.load)
+        await self._keeper.load()
         self._set_health(State.DEGRADED, "connecting")
         self._inboxes = {}
         for group, receiver in self._receivers.items():
@@ -168,7 +149,7 @@ class EdgeHub:
             self._scope.spawn(self._receive(inbox, receiver), name=f"receive-{group}")
         self._scope.spawn(self._keep_connected(), name="connect")
         if self._rotates:
-            self._scope.spawn(self._rotate(), name="rotate")
+            self._scope.spawn(self._keeper.rotate(self._change_over), name="rotate")
 
     async def stop(self) -> None:
         await self._scope.cancel()
@@ -186,8 +167,8 @@ class EdgeHub:
             "dropped": self._dropped,
             "refused": self._refused_messages,
         }
-        if self._identity is not None:
-            details["certificate_expires"] = int(self._identity.facts.not_after)
+        if self._keeper.identity is not None:
+            details["certificate_expires"] = int(self._keeper.identity.facts.not_after)
         health = self._health
         return Health(health.state, health.reason, health.next_step, health.since_ms, details)
 
@@ -204,7 +185,7 @@ class EdgeHub:
             await asyncio.sleep(self._backoff.next_delay())
 
     async def _one_connection(self) -> None:
-        identity = await self._ready_identity()
+        identity = await self._keeper.ready()
         ignore_dates = clock_is_implausible(self._clock.wall_ms() / 1000, identity.facts)
         if ignore_dates:
             self._log.warning("the clock cannot be right: certificate dates are not checked", ms=self._clock.wall_ms())
@@ -219,13 +200,10 @@ class EdgeHub:
                 pace=self._pace,
             )
         except LinkRefused as error:
-            self._suspicions = self._suspicions + 1 if error.blame is Blame.PERHAPS else 0
-            if error.blame is Blame.CERTIFICATE or self._suspicions >= SUSPICIONS:
-                await self._renew_refused(identity)
+            await self._keeper.blamed(error.blame)
             raise
         self._link = link
-        self._suspicions = 0
-        self._identity_problem = None
+        self._keeper.accepted()
         self._connections += 1
         self._set_health(State.RUNNING)
         self._log.info("connected", cloud=self._target.url, ours=link.ours)
@@ -239,6 +217,11 @@ class EdgeHub:
             await link.close()
         raise LinkDown(f"the link broke: {reason}")
 
+    def _change_over(self) -> None:
+        """There is a new certificate: the next connection uses it."""
+        if self._link is not None:
+            self._link.abort("changing to the new certificate")
+
     def _lost(self) -> None:
         """The link is gone: nobody waits for its answers any longer."""
         waiting = [future for future in self._pending.values() if not future.done()]
@@ -250,7 +233,7 @@ class EdgeHub:
                 listener(False)
 
     def _report(self, error: ApplianceError) -> None:
-        problem = self._identity_problem
+        problem = self._keeper.problem
         reason = error.message if problem is None else f"{error.message}; {problem.message}"
         step = error.next_step if problem is None else problem.next_step
         if (self._health.state, self._health.reason) != (State.DEGRADED, reason):
@@ -260,81 +243,6 @@ class EdgeHub:
     def _set_health(self, state: State, reason: str = "", next_step: str = "") -> None:
         since = self._health.since_ms if state is self._health.state else self._clock.wall_ms()
         self._health = Health(state, reason, next_step, since)
-
-    # -- the identity -------------------------------------------------------------------------------------
-
-    async def _ready_identity(self) -> Identity:
-        """The identity to connect with: join with the token file if there is none, renew an expired one.
-
-        Read anew each time: `edgecore join` may have replaced the files.
-        """
-        self._identity = await asyncio.to_thread(self._files.load)
-        if self._identity is None:
-            self._identity = await self._join()
-        now = self._clock.wall_ms() / 1000
-        if self._identity.facts.expired(now):
-            await self._renew_refused(self._identity)
-        return self._identity
-
-    async def _join(self) -> Identity:
-        token = await asyncio.to_thread(_read_token, self._token_file)
-        if not token:
-            raise OperatorError(
-                "this node has not joined a cloud", next_step="run `edgecore join --cloud HOST --token TOKEN`"
-            )
-        identity = await self._enrolment.join(token)
-        await asyncio.to_thread(_remove, self._token_file)
-        self._log.info("joined", node=self._target.node, expires=int(identity.facts.not_after))
-        return identity
-
-    async def _renew_refused(self, identity: Identity) -> None:
-        """The certificate is over, or the cloud says so: try the old key, at most once in RENEWAL_PAUSE.
-
-        A failure is only reported: whether the old certificate still opens the link is the cloud's to say,
-        whose clock may be the right one.
-        """
-        now = self._clock.monotonic()
-        if now < self._renew_after:
-            return
-        self._renew_after = now + RENEWAL_PAUSE
-        try:
-            await self._renew(identity)
-        except ApplianceError as error:
-            self._identity_problem = error
-
-    async def _renew(self, old: Identity) -> None:
-        """Change `old` for a new certificate, unless that has just been done."""
-        async with self._renewing:
-            if self._identity != old:
-                return
-            self._identity = await self._enrolment.renew(old)
-            self._identity_problem = None
-            self._log.info("certificate renewed", expires=int(self._identity.facts.not_after))
-
-    async def _rotate(self) -> None:
-        """Renew the certificate at 70-90 % of its life, then change to it (reference 3.4)."""
-        point = random.uniform(ROTATE_FROM, ROTATE_TO)  # noqa: S311 - spreads load, guards nothing
-        retry = Backoff(initial=2.0, maximum=32.0)
-        while True:
-            identity = self._identity
-            if identity is None:
-                await asyncio.sleep(ROTATION_CHECK / 60)
-                continue
-            facts = identity.facts
-            due = facts.not_before + point * (facts.not_after - facts.not_before)
-            remaining = due - self._clock.wall_ms() / 1000
-            if remaining > 0 or clock_is_implausible(self._clock.wall_ms() / 1000, facts):
-                await asyncio.sleep(min(max(remaining, 1.0), ROTATION_CHECK))
-                continue
-            try:
-                await self._renew(identity)
-            except ApplianceError as error:
-                self._log.warning("certificate not rotated", reason=error.message, next_step=error.next_step)
-                await asyncio.sleep(retry.next_delay())
-                continue
-            retry.reset()
-            if self._link is not None:
-                self._link.abort("changing to the new certificate")
 
     # -- messages -----------------------------------------------------------------------------------------
 
@@ -390,18 +298,3 @@ def needs_acknowledgement(reply: Message) -> bool:
         return False
     parts = reply.resource.split("/")
     return not (len(parts) == 3 and parts[1] in _NEVER_ACKNOWLEDGED)
-
-
-def _read_token(path: Path | None) -> str:
-    if path is None:
-        return ""
-    try:
-        return path.read_text("utf-8").strip()
-    except FileNotFoundError:
-        return ""
-
-
-def _remove(path: Path | None) -> None:
-    if path is not None:
-        path.unlink(missing_ok=True)
-        sync_directory(path.parent)

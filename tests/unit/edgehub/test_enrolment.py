@@ -14,7 +14,8 @@ from edgeappliance.edgehub.identity import Identity, IdentityFiles
 from edgeappliance.kernel.clock import ManualClock, SystemClock
 from edgeappliance.kernel.errors import OperatorError, TransientError
 from tests.support.edge_identity import NODE, enrolment_for
-from tests.support.kubeedge_cloud import Authority, KubeEdgeCloud, kubeedge_cloud
+from tests.support.kubeedge_authority import Authority
+from tests.support.kubeedge_cloud import KubeEdgeCloud, kubeedge_cloud
 from tests.support.net import free_port
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgeappliance.edgehub import https
-from tests.support.kubeedge_cloud import Authority
+from tests.support.kubeedge_authority import Authority
 
 
 @contextlib.asynccontextmanager
