@@ -23,7 +23,7 @@ def _ready(value: Object, now_ms: int) -> str:
     sidecars = _sidecars(value)
     total = len(value.get("spec", {}).get("containers") or ()) + len(sidecars)
     ready = sum(
-        bool(status.get("ready")) and bool(status.get("state", {}).get("running"))
+        bool(status.get("ready")) and status.get("state", {}).get("running") is not None
         for status in _statuses(value, "containerStatuses")
     )
     ready += sum(

@@ -61,6 +61,7 @@ class Registry:
 
     def __init__(self, types: Iterable[ResourceType] = ()) -> None:
         self._types: dict[tuple[str, str, str], ResourceType] = {}
+        self._stored: dict[str, ResourceType] = {}
         self.revision = 0
         """Grows with every change; caches of discovery documents compare it."""
         for resource in types:
@@ -69,13 +70,15 @@ class Registry:
     def add(self, resource: ResourceType) -> None:
         """Serve a resource from now on, in place of one with the same group, version and plural."""
         self._types[(resource.group, resource.version, resource.plural)] = resource
+        if resource.storage:
+            self._stored[resource.key] = resource
         self.revision += 1
 
     def remove(self, group: str, plural: str) -> None:
         """Serve no version of a resource any more."""
         doomed = [key for key in self._types if key[0] == group and key[2] == plural]
         for key in doomed:
-            del self._types[key]
+            self._stored.pop(self._types.pop(key).key, None)
         self.revision += bool(doomed)
 
     def get(self, group: str, version: str, plural: str) -> ResourceType | None:
@@ -84,17 +87,7 @@ class Registry:
 
     def stored(self, key: str) -> ResourceType | None:
         """The storage version of a collection."""
-        for resource in self._types.values():
-            if resource.storage and resource.key == key:
-                return resource
-        return None
-
-    def of_kind(self, api_version: str, kind: str) -> ResourceType | None:
-        """The resource of an apiVersion and kind."""
-        for resource in self._types.values():
-            if resource.kind == kind and resource.api_version == api_version:
-                return resource
-        return None
+        return self._stored.get(key)
 
     def __iter__(self) -> Iterator[ResourceType]:
         return iter(tuple(self._types.values()))

@@ -103,12 +103,12 @@ class Schema:
                 return value
         elif kind is dict:
             if wanted not in ("object", "") or self.int_or_string:
-                _wrong_type(value, wanted or "integer or string", path, out)
+                _wrong_type(value, wanted, path, out)
                 return value
             self._apply_object(value, path, out)
         elif kind is list:
             if wanted not in ("array", "") or self.int_or_string:
-                _wrong_type(value, wanted or "integer or string", path, out)
+                _wrong_type(value, wanted, path, out)
                 return value
             self._apply_array(value, path, out)
         elif value is None:
@@ -117,7 +117,7 @@ class Schema:
             return value
         elif kind is bool:
             if wanted not in ("boolean", "") or self.int_or_string:
-                _wrong_type(value, wanted or "integer or string", path, out)
+                _wrong_type(value, wanted, path, out)
                 return value
         elif not self._number_fits(value, kind):
             _wrong_type(value, wanted, path, out)
@@ -209,6 +209,7 @@ def json_type(value: Any) -> str:
 
 def _wrong_type(value: Any, wanted: str, path: str, out: Outcome) -> None:
     found = json_type(value)
+    wanted = wanted or "integer or string"
     out.fail(
         "FieldValueTypeInvalid",
         f'Invalid value: "{found}": {path or "the object"} in body must be of type {wanted}: "{found}"',

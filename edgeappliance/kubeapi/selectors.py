@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from edgeappliance.kubeapi.errors import bad_request
 from edgeappliance.kubeapi.names import label_key_error, label_value_error
@@ -107,22 +106,6 @@ def _requirement(match: re.Match[str]) -> Requirement:
         if error := label_value_error(value):
             raise bad_request(f'unable to parse requirement: values: "{value}": {error}')
     return Requirement(key, operator, values)
-
-
-def from_label_selector(value: Mapping[str, Any]) -> Selector:
-    """A metav1.LabelSelector object (matchLabels, matchExpressions) as a Selector."""
-    found = [
-        Requirement(str(key), "in", frozenset((str(item),))) for key, item in (value.get("matchLabels") or {}).items()
-    ]
-    operators = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "absent"}
-    for expression in value.get("matchExpressions") or ():
-        operator = operators.get(expression.get("operator"))
-        if operator is None:
-            raise bad_request(f"unknown label selector operator {expression.get('operator')!r}")
-        found.append(
-            Requirement(str(expression.get("key")), operator, frozenset(map(str, expression.get("values") or ())))
-        )
-    return Selector(tuple(found))
 
 
 def parse_fields(text: str) -> Selector:

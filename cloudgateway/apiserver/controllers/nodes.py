@@ -10,10 +10,13 @@ from edgeappliance.kernel.database import StorageError
 from edgeappliance.kernel.log import get_logger
 from edgeappliance.kubeapi.errors import StatusFailure
 from edgeappliance.kubeapi.printers import event_sort_key
-from edgeappliance.kubeapi.registry_keys import EVENTS, LEASES, NODE_LEASES, NODES, PODS
 from edgeappliance.kubeapi.resources import Registry
 from edgeappliance.kubeapi.storage import Entry
 from edgeappliance.kubeapi.times import rfc3339
+
+NODES, PODS, EVENTS, LEASES = "nodes", "pods", "events", "leases.coordination.k8s.io"
+NODE_LEASES = "kube-node-lease"
+"""Namespace of the leases with which nodes say that they live."""
 
 GRACE = 40.0
 """Seconds without a renewed lease or a new status after which a node is Unknown (as node-lifecycle has it)."""

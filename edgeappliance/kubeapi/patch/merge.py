@@ -16,16 +16,3 @@ def merge_patch(target: Any, patch: Any) -> Any:
         else:
             result[key] = value
     return result
-
-
-def merge_diff(before: Any, after: Any) -> Any:
-    """The smallest merge patch that turns one object into another (after must hold no null in objects)."""
-    if not isinstance(before, dict) or not isinstance(after, dict):
-        return after
-    patch: dict[str, Any] = {key: None for key in before if key not in after}
-    for key, value in after.items():
-        if key not in before:
-            patch[key] = value
-        elif before[key] != value or type(before[key]) is not type(value):
-            patch[key] = merge_diff(before[key], value)
-    return patch
