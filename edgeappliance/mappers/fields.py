@@ -91,7 +91,7 @@ class Fields:
 
     def unknown(self) -> None:
         """Record each key that nobody asked for, with the one that was probably meant."""
-        for key in self._config.keys() - self._asked:
+        for key in sorted(self._config.keys() - self._asked):
             near = next((known for known in self._asked if known.lower() == key.lower()), None)
             matches = [near] if near else difflib.get_close_matches(key, self._asked, n=1)
             hint = f'; did you mean "{matches[0]}"?' if matches else ""

@@ -182,7 +182,7 @@ class _File:
                 self.fail(f"{path}[{index}]", "must be a table")
 
     def _known(self, table: Mapping[str, Any], known: set[str], path: str) -> None:
-        for key in table.keys() - known:
+        for key in sorted(table.keys() - known):
             matches = difflib.get_close_matches(key, known, n=1)
             hint = f'; did you mean "{matches[0]}"?' if matches else ""
             self.fail(f"{path}.{key}" if path else key, f"is not a known key{hint}")

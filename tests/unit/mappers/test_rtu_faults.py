@@ -51,8 +51,8 @@ def registers(driver: RtuDriver, number: int, start: int, count: int, timeout: f
     return [int.from_bytes(data[index : index + 2], "big") for index in range(0, len(data), 2)]
 
 
-@pytest.mark.parametrize("late_s", [0.03, 0.06, 0.09, 0.14, 0.3])
-@pytest.mark.parametrize("count", [1, 2, 10])
+@pytest.mark.parametrize("late_s", [0.03, 0.06, 0.14, 0.3])
+@pytest.mark.parametrize("count", [1, 10])
 def test_late_answers_never_give_a_wrong_value(tmp_path: Path, late_s: float, count: int) -> None:
     """A third of the answers comes up to 300 ms late, the time-out is 50 ms, every poll asks for other addresses."""
     plan = sometimes(0.33, Fault(FaultKind.LATE, late_s), seed=count)
