@@ -42,6 +42,9 @@ OPEN_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 1.0
 WRITE_HIGH = 256 * 1024
 
+MAX_FRAGMENTS = 16384
+"""Fragments of one message; KubeEdge's are of 4082 bytes (reference 2.3), which makes some 4100 of the longest."""
+
 
 class Blame(StrEnum):
     """What a refused connection says about our certificate."""
@@ -246,7 +249,9 @@ class Link(asyncio.Protocol):
                 self._deliver(bytes(frame.data))
                 return
             self._fragments.append(bytes(frame.data))
-            if frame.fin:
+            if len(self._fragments) > MAX_FRAGMENTS:
+                self.abort("a message in too many fragments")
+            elif frame.fin:
                 whole = b"".join(self._fragments)
                 self._fragments.clear()
                 self._deliver(whole)

@@ -18,6 +18,9 @@ RATE, BURST = 30.0, 60
 MAX_QUEUED_BYTES = 8 * 1024 * 1024
 MAX_QUEUED = 8192
 
+MAX_STEP_BYTES = 256 * 1024
+"""Bytes handed to the transport in one step: what it cannot take soon waits here, where it can be overtaken."""
+
 
 class TokenBucket:
     """`rate` tokens a second, at most `burst` saved up."""
@@ -121,12 +124,14 @@ class Session:
 
     def _drain(self, now: float) -> tuple[bytes, ...]:
         frames: list[bytes] = []
+        size = 0
         for queue in (self._urgent, self._normal):
-            while queue:
+            while queue and size < MAX_STEP_BYTES:
                 if self._bucket is not None and not self._bucket.take(now):
                     return tuple(frames)
                 data = queue.popleft()
                 self._queued_bytes -= len(data)
+                size += len(data)
                 frames.append(data)
         return tuple(frames)
 
@@ -134,6 +139,6 @@ class Session:
         due = [self._keepalive_at - now]
         if self._deadline is not None:
             due.append(self._deadline - now)
-        if self._bucket is not None and self.queued and writable:
-            due.append(self._bucket.ready_in(now))
+        if self.queued and writable:
+            due.append(0.0 if self._bucket is None else self._bucket.ready_in(now))
         return max(0.0, min(due))

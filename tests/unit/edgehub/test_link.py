@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from websockets.exceptions import ConnectionClosed
 
 from edgeappliance.edgehub import link as link_module
 from edgeappliance.edgehub import session as session_module
@@ -16,6 +17,7 @@ from edgeappliance.edgehub.identity import IdentityFiles
 from edgeappliance.edgehub.session import Pace
 from edgeappliance.kernel.clock import ManualClock
 from edgeappliance.kernel.component import State
+from edgeappliance.wire.limits import MAX_MESSAGE
 from edgeappliance.wire.message import Message
 from tests.support.edge_identity import NODE, edge, enrolment_for
 from tests.support.kubeedge_cloud import KubeEdgeCloud, kubeedge_cloud
@@ -153,6 +155,24 @@ async def test_rubbish_is_refused_and_the_link_stays(kubeedge: KubeEdgeCloud, tm
         assert running.hub.connected
         assert running.hub.health().details["connections"] == 1
         assert running.hub.health().details["refused"] >= 5
+
+
+@pytest.mark.parametrize("kind", ["too long", "too many fragments"])
+async def test_what_would_eat_the_memory_ends_the_link(kubeedge: KubeEdgeCloud, tmp_path: Path, kind: str) -> None:
+    seen: asyncio.Queue[bool] = asyncio.Queue()
+    async with edge(kubeedge, tmp_path / "id", prepare=lambda hub, _: hub.on_connection(seen.put_nowait)):
+        async with asyncio.timeout(20):
+            assert await seen.get() is True
+            connection = kubeedge.sessions[0].connection
+            try:
+                if kind == "too long":
+                    await connection.send(b"x" * (MAX_MESSAGE + 1), text=True)
+                else:
+                    await connection.send([b"x"] * (link_module.MAX_FRAGMENTS + 1), text=True)
+            except ConnectionClosed:
+                pass  # the edge hung up in the middle, which is what is asked of it
+            assert await seen.get() is False
+            assert await seen.get() is True
 
 
 async def test_poisoned_message_costs_only_itself(kubeedge: KubeEdgeCloud, tmp_path: Path) -> None:

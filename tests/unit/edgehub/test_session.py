@@ -92,6 +92,22 @@ def test_nothing_is_drained_into_a_transport_that_is_full() -> None:
     assert session.step(0.0, writable=True).frames == (b"x",)
 
 
+def test_a_step_hands_over_a_portion_and_asks_to_come_back() -> None:
+    session = Session(limited=False, now=0.0)
+    session.step(0.0)
+    session.received()
+    for number in range(10):
+        session.offer(b"%d" % number + b"x" * 99_999)
+    first = session.step(1.0)
+    assert len(first.frames) == 3
+    assert first.wake_in == 0.0
+    session.offer(b"ack", urgent=True)
+    assert session.step(1.0).frames[0] == b"ack"
+    rest = [session.step(1.0) for _ in range(4)]
+    assert session.queued == 0
+    assert rest[-1].wake_in > 1.0
+
+
 def test_bucket_never_holds_more_than_its_burst() -> None:
     bucket = TokenBucket(rate=1.0, burst=2.0, now=0.0)
     assert [bucket.take(1000.0) for _ in range(3)] == [True, True, False]
