@@ -311,11 +311,7 @@ class DeviceController:
         uid = str(device["metadata"].get("uid", ""))
         if self._owners.get(key) == uid:
             return
-        try:
-            await self.writer.ensure(device)
-        except ApiError as error:
-            if not error.already_exists:  # another gateway was faster
-                raise
+        await self.writer.ensure(device)
         self._owners[key] = uid
 
 

@@ -27,6 +27,7 @@ DeviceKey = tuple[str, str]
 """Namespace and name."""
 
 _WAITING_MAX = 1000
+_ATTEMPTS = 4
 
 
 class DeviceLookup(Protocol):
@@ -220,8 +221,17 @@ class StatusWriter:
 
         A status left behind by an earlier Device of that name is replaced. Idempotent.
         """
-        metadata = device["metadata"]
-        namespace, name, uid = metadata["namespace"], metadata["name"], metadata["uid"]
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return await self._get_or_create(device["metadata"])
+            except ApiError as error:
+                if not error.already_exists or attempt == _ATTEMPTS:
+                    raise
+                await asyncio.sleep(0.02 * attempt)  # another writer was faster: look again
+        raise AssertionError("unreachable")
+
+    async def _get_or_create(self, device: Mapping[str, Any]) -> Mapping[str, Any]:
+        namespace, name, uid = device["namespace"], device["name"], device["uid"]
         try:
             existing = await self._client.get(DEVICE_STATUSES, namespace, name)
         except ApiError as error:
@@ -236,16 +246,13 @@ class StatusWriter:
                 owner = {"metadata": {"ownerReferences": [*owners, _owner(name, uid)]}}
                 return await self._client.patch(DEVICE_STATUSES, namespace, name, owner)
             await self._delete(namespace, name, existing["metadata"]["uid"])
-        return await self._client.create(
-            DEVICE_STATUSES,
-            {
-                "apiVersion": DEVICE_STATUSES.api_version,
-                "kind": DEVICE_STATUSES.kind,
-                "metadata": {"namespace": namespace, "name": name, "ownerReferences": [_owner(name, uid)]},
-                "spec": {},
-            },
-            namespace=namespace,
-        )
+        body = {
+            "apiVersion": DEVICE_STATUSES.api_version,
+            "kind": DEVICE_STATUSES.kind,
+            "metadata": {"namespace": namespace, "name": name, "ownerReferences": [_owner(name, uid)]},
+            "spec": {},
+        }
+        return await self._client.create(DEVICE_STATUSES, body, namespace=namespace)
 
     async def _delete(self, namespace: str, name: str, uid: str) -> None:
         try:

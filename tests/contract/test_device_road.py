@@ -15,14 +15,13 @@ from edgeappliance.wire.message import Message
 from tests.support.kube_client import new_namespace
 from tests.support.recording_hub import RecordingHub
 
-NODE = "edge-1"
-
 
 class Road:
     """A running devicecontroller with a namespace of its own."""
 
     def __init__(self, client: KubeClient, namespace: str, hub: RecordingHub, controller: DeviceController) -> None:
         self.client, self.namespace, self.hub, self.controller = client, namespace, hub, controller
+        self.node, self.other = f"edge-1.{namespace}", f"edge-2.{namespace}"
 
     async def model(self, name: str = "meter", *properties: str) -> dict[str, Any]:
         return await self.client.create(
@@ -36,7 +35,7 @@ class Road:
             namespace=self.namespace,
         )
 
-    async def device(self, name: str = "d1", *properties: str, node: str = NODE) -> dict[str, Any]:
+    async def device(self, name: str = "d1", *properties: str, node: str = "") -> dict[str, Any]:
         return await self.client.create(
             DEVICES,
             {
@@ -44,7 +43,7 @@ class Road:
                 "kind": "Device",
                 "metadata": {"name": name, "namespace": self.namespace, "labels": {"description": "a-meter"}},
                 "spec": {
-                    "nodeName": node,
+                    "nodeName": node or self.node,
                     "deviceModelRef": {"name": "meter"},
                     "properties": [{"name": p} for p in properties],
                 },
@@ -61,7 +60,7 @@ class Road:
             resource=f"device/{self.namespace}/{device}/twin/edge_updated",
             content={"event_id": "e", "timestamp": 1700000000123, "twin": twin},
         )
-        await self.controller.handle(NODE, message)
+        await self.controller.handle(self.node, message)
         return await self.hub.reply(message)
 
     async def state(self, content: str) -> Message:
@@ -72,7 +71,7 @@ class Road:
             resource=f"device/{self.namespace}/d1/state/update",
             content=content,
         )
-        await self.controller.handle(NODE, message)
+        await self.controller.handle(self.node, message)
         return await self.hub.reply(message)
 
     async def status(self, device: str = "d1") -> dict[str, Any]:
@@ -96,17 +95,17 @@ def value(text: str, timestamp: int = 0, **extra: str) -> dict[str, Any]:
 
 
 async def test_a_new_device_is_announced_with_its_model(road: Road) -> None:
-    road.hub.up(NODE)
+    road.hub.up(road.node)
     model = await road.model("meter", "temp")
     device = await road.device("d1", "temp")
     ns = road.namespace
-    pushed = await road.hub.pushes(NODE, f"insert {ns}/device/d1")
+    pushed = await road.hub.pushes(road.node, f"insert {ns}/device/d1")
     assert pushed.source == "devicecontroller"
     assert pushed.group == "resource"
     assert pushed.resource_version == device["metadata"]["resourceVersion"]
     assert pushed.content_value()["metadata"]["uid"] == device["metadata"]["uid"]
     assert pushed.content_value()["kind"] == "Device"
-    routes = road.hub.routes(NODE)
+    routes = road.hub.routes(road.node)
     membership = next(m for _, m in road.hub.pushed if m.resource == "membership")
     assert membership.group == "twin"
     content = membership.content_value()
@@ -122,44 +121,44 @@ async def test_a_session_begins_with_everything_the_node_must_know(road: Road) -
     await road.model("meter", "temp")
     await road.device("d1", "temp")
     await road.device("d2", "temp")
-    await road.device("other", "temp", node="edge-2")
-    road.hub.up("edge-2")
-    await road.hub.pushes("edge-2", f"insert {ns}/device/other")
-    assert road.hub.routes(NODE) == []  # nobody holds that session here
-    road.hub.up(NODE)
-    await road.hub.pushes(NODE, f"insert {ns}/device/d1")
-    await road.hub.pushes(NODE, f"insert {ns}/device/d2")
-    routes = road.hub.routes(NODE)
+    await road.device("other", "temp", node=road.other)
+    road.hub.up(road.other)
+    await road.hub.pushes(road.other, f"insert {ns}/device/other")
+    assert road.hub.routes(road.node) == []  # nobody holds that session here
+    road.hub.up(road.node)
+    await road.hub.pushes(road.node, f"insert {ns}/device/d1")
+    await road.hub.pushes(road.node, f"insert {ns}/device/d2")
+    routes = road.hub.routes(road.node)
     assert f"insert {ns}/device/other" not in routes
     assert routes.index(f"insert {ns}/devicemodel/meter") < routes.index(f"insert {ns}/device/d1")
 
 
 async def test_a_desired_value_goes_down_as_an_update_of_model_and_device(road: Road) -> None:
     ns = road.namespace
-    road.hub.up(NODE)
+    road.hub.up(road.node)
     await road.model("meter", "temp")
     await road.device("d1", "temp")
-    await road.hub.pushes(NODE, f"insert {ns}/device/d1")
+    await road.hub.pushes(road.node, f"insert {ns}/device/d1")
     changed = {"spec": {"properties": [{"name": "temp", "desired": {"value": "42"}}]}}
     await road.client.patch(DEVICES, ns, "d1", changed)
-    pushed = await road.hub.pushes(NODE, f"update {ns}/device/d1")
+    pushed = await road.hub.pushes(road.node, f"update {ns}/device/d1")
     assert pushed.content_value()["spec"]["properties"][0]["desired"]["value"] == "42"
-    assert f"update {ns}/devicemodel/meter" in road.hub.routes(NODE)
+    assert f"update {ns}/devicemodel/meter" in road.hub.routes(road.node)
 
 
 async def test_a_device_that_moves_leaves_the_old_node(road: Road) -> None:
     ns = road.namespace
-    road.hub.up(NODE)
-    road.hub.up("edge-2")
+    road.hub.up(road.node)
+    road.hub.up(road.other)
     await road.model("meter", "temp")
     await road.device("d1", "temp")
-    await road.hub.pushes(NODE, f"insert {ns}/device/d1")
-    await road.client.patch(DEVICES, ns, "d1", {"spec": {"nodeName": "edge-2"}})
-    await road.hub.pushes("edge-2", f"insert {ns}/device/d1")
-    await road.hub.pushes(NODE, f"delete {ns}/device/d1")
-    await road.hub.pushes(NODE, f"delete {ns}/devicemodel/meter")
+    await road.hub.pushes(road.node, f"insert {ns}/device/d1")
+    await road.client.patch(DEVICES, ns, "d1", {"spec": {"nodeName": road.other}})
+    await road.hub.pushes(road.other, f"insert {ns}/device/d1")
+    await road.hub.pushes(road.node, f"delete {ns}/device/d1")
+    await road.hub.pushes(road.node, f"delete {ns}/devicemodel/meter")
     removed = await road.hub.until(
-        lambda node, m: node == NODE and m.resource == "membership" and bool(m.content_value()["removed_devices"])
+        lambda node, m: node == road.node and m.resource == "membership" and bool(m.content_value()["removed_devices"])
     )
     assert removed.content_value()["removed_devices"] == [{"id": f"{ns}/d1", "name": "d1"}]
     assert removed.content_value()["added_devices"] is None
@@ -167,15 +166,15 @@ async def test_a_device_that_moves_leaves_the_old_node(road: Road) -> None:
 
 async def test_a_deleted_device_leaves_its_node(road: Road) -> None:
     ns = road.namespace
-    road.hub.up(NODE)
+    road.hub.up(road.node)
     await road.model("meter", "temp")
     device = await road.device("d1", "temp")
     await road.device("d2", "temp")
-    await road.hub.pushes(NODE, f"insert {ns}/device/d2")
+    await road.hub.pushes(road.node, f"insert {ns}/device/d2")
     await road.client.delete(DEVICES, ns, "d1")
-    pushed = await road.hub.pushes(NODE, f"delete {ns}/device/d1")
+    pushed = await road.hub.pushes(road.node, f"delete {ns}/device/d1")
     assert pushed.content_value()["metadata"]["uid"] == device["metadata"]["uid"]
-    assert f"delete {ns}/devicemodel/meter" not in road.hub.routes(NODE)  # d2 uses it
+    assert f"delete {ns}/devicemodel/meter" not in road.hub.routes(road.node)  # d2 uses it
 
 
 async def test_the_status_object_belongs_to_its_device(road: Road) -> None:
@@ -202,7 +201,7 @@ async def test_the_status_object_belongs_to_its_device(road: Road) -> None:
 
 
 async def test_the_first_report_is_in_the_status_before_it_is_answered(road: Road) -> None:
-    road.hub.up(NODE)
+    road.hub.up(road.node)
     await road.model("meter", "temp", "power")
     await road.device("d1", "temp")
     answer = await road.report(
@@ -234,7 +233,7 @@ async def test_the_first_report_is_in_the_status_before_it_is_answered(road: Roa
 
 
 async def test_reports_add_up_and_quality_is_kept(road: Road) -> None:
-    road.hub.up(NODE)
+    road.hub.up(road.node)
     await road.model("meter", "temp")
     await road.device("d1", "temp", "limit")
     await road.report({"temp": {"actual": value("9", 1), "metadata": {"type": "int"}}})
@@ -253,7 +252,7 @@ async def test_reports_add_up_and_quality_is_kept(road: Road) -> None:
 
 
 async def test_a_state_is_kept_with_its_last_online_time(road: Road) -> None:
-    road.hub.up(NODE)
+    road.hub.up(road.node)
     await road.device("d1", "temp")
     await road.report({"temp": {"actual": value("9", 1), "metadata": {"type": "int"}}})
     answer = await road.state(
@@ -268,7 +267,7 @@ async def test_a_state_is_kept_with_its_last_online_time(road: Road) -> None:
 
 
 async def test_a_property_that_left_the_device_leaves_the_status(road: Road) -> None:
-    road.hub.up(NODE)
+    road.hub.up(road.node)
     await road.device("d1", "a", "b")
     twin = {"actual": value("1"), "metadata": {"type": "int"}}
     await road.report({"a": twin, "b": twin})
@@ -284,7 +283,7 @@ async def test_a_property_that_left_the_device_leaves_the_status(road: Road) -> 
 
 
 async def test_a_report_for_an_unknown_device_is_answered_and_the_node_told(road: Road) -> None:
-    road.hub.up(NODE)
+    road.hub.up(road.node)
     answer = await road.report({"a": {"actual": value("1")}}, device="ghost")
     assert answer.content_value() == "OK"
     told = await road.hub.until(lambda _, m: m.resource == "membership")
@@ -292,7 +291,7 @@ async def test_a_report_for_an_unknown_device_is_answered_and_the_node_told(road
 
 
 async def test_a_status_deleted_by_hand_comes_back_whole(road: Road) -> None:
-    road.hub.up(NODE)
+    road.hub.up(road.node)
     await road.device("d1", "a", "b")
     twin = {"actual": value("1"), "metadata": {"type": "int"}}
     await road.report({"a": twin, "b": twin})
@@ -303,7 +302,7 @@ async def test_a_status_deleted_by_hand_comes_back_whole(road: Road) -> None:
 
 
 async def test_many_reports_are_all_answered_with_few_writes_and_the_newest_value(road: Road) -> None:
-    road.hub.up(NODE)
+    road.hub.up(road.node)
     await road.device("d1", "a")
     messages = [
         Message.new(
@@ -316,7 +315,7 @@ async def test_many_reports_are_all_answered_with_few_writes_and_the_newest_valu
         for n in range(300)
     ]
     for message in messages:
-        await road.controller.handle(NODE, message)
+        await road.controller.handle(road.node, message)
     for message in messages:
         assert (await road.hub.reply(message)).content_value() == "OK"
     twins = (await road.status())["status"]["twins"]
@@ -335,7 +334,7 @@ async def test_a_malformed_report_is_refused_by_field(road: Road) -> None:
         resource=f"device/{road.namespace}/d1/twin/edge_updated",
         content={"twin": {"a": {"actual": {"value": 5}}}},
     )
-    await road.controller.handle(NODE, message)
+    await road.controller.handle(road.node, message)
     answer = await road.hub.reply(message)
     assert answer.operation == "error"
     assert "content" in answer.content_value()

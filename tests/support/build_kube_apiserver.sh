@@ -13,7 +13,7 @@ VERSION=1.20.2
 CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/edgeappliance/kube-apiserver-$VERSION"
 BINARY="$CACHE/kube-apiserver"
 WORK="$CACHE/build"
-PATCH=go119 # names what is changed in the source; a cached binary without it is built again
+PATCH=go119-2 # names what is changed in the source; a cached binary without it is built again
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 PACKAGES=(golang-1.19-go dpkg-dev etcd-server rsync xz-utils)
 
@@ -81,10 +81,10 @@ openapi_packages() {
 
 # Two vendored libraries rely on what the runtime of Go 1.15 did, and Go 1.19 does not:
 # reflect2 1.0.1 gives the runtime too little memory for a map iterator, so that the server dies at random when it
-# sorts a map (reflect2 1.0.2 hands the iterator in; the same change here); and go-openapi's validation takes an
-# empty string for null, because the two now share one zero value.
+# sorts a map (reflect2 1.0.2 hands the iterator in; the same change here); and the validation of custom
+# resources takes an empty string for null, because the two now share one zero value.
 patch_source() {
-    local reflect2=vendor/github.com/modern-go/reflect2 validate=vendor/github.com/go-openapi/validate/type.go
+    local reflect2=vendor/github.com/modern-go/reflect2 validate=vendor/k8s.io/kube-openapi/pkg/validation/validate/type.go
     [ -e .patched ] && return
     sed -i -e 's/^func mapiterinit(\(.*\)) \*hiter$/func mapiterinit(\1, it *hiter)/' \
         -e 's|^\t// rest fields are ignored$|\trest [6]unsafe.Pointer\n\ttail [4]uintptr|' "$reflect2/unsafe_link.go"
