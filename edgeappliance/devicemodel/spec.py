@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from edgeappliance.kernel.errors import PermanentError
+
 DEFAULT_COLLECT_CYCLE_MS = 1000
 """A cycle of 0 or none means one second (KubeEdge reference 7.4)."""
 
@@ -58,7 +60,7 @@ class FieldError:
         return f"{self.path}: {self.message}"
 
 
-class DeviceInvalid(ValueError):
+class DeviceInvalid(PermanentError):
     """A Device that cannot be used, with everything that is wrong with it."""
 
     def __init__(self, device_id: str, errors: tuple[FieldError, ...]) -> None:

@@ -1,5 +1,6 @@
 """Which devices belong to this node (KubeEdge reference 4.8)."""
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -34,6 +35,8 @@ class Members:
         self._bus = bus
         self._clock = clock
         self._forget = forget
+        # The cloud's membership and the Device objects come by different roads, at the same moment.
+        self._changing = asyncio.Lock()
         self._decode_base = msgspec.json.Decoder(TwinBase)
         self.devices: dict[str, Device] = {}
 
@@ -72,29 +75,26 @@ class Members:
 
     async def add(self, items: Iterable[MemberDevice]) -> None:
         """Add those that are not known."""
-        fresh = {item.id: item for item in items if item.id not in self.devices}
-        if not fresh:
-            return
-        devices = [Device(id=key, description=item.description) for key, item in fresh.items()]
-        await self._store.save(devices=[device.row() for device in devices], durable=True)
-        for device in devices:
-            self.devices.setdefault(device.id, device)
-        self._bus.publish(
-            self._updated, bodies.membership_changed(added=list(fresh.values()), now_ms=self._clock.wall_ms())
-        )
+        async with self._changing:
+            fresh = {item.id: item for item in items if item.id not in self.devices}
+            if not fresh:
+                return
+            devices = [Device(id=key, description=item.description) for key, item in fresh.items()]
+            await self._store.save(devices=[device.row() for device in devices], durable=True)
+            self.devices.update((device.id, device) for device in devices)
+            body = bodies.membership_changed(added=list(fresh.values()), now_ms=self._clock.wall_ms())
+            self._bus.publish(self._updated, body)
 
     async def remove(self, ids: Iterable[str]) -> None:
         """Remove those that are known, with their twins."""
-        gone = [device for key in ids if (device := self.devices.pop(key, None)) is not None]
-        if not gone:
-            return
-        for device in gone:
-            self._forget(device)
-            await self._store.delete(device.id)
-        self._bus.publish(
-            self._updated,
-            bodies.membership_changed(
-                removed=[MemberDevice(id=device.id, name=device.name) for device in gone],
-                now_ms=self._clock.wall_ms(),
-            ),
-        )
+        async with self._changing:
+            gone = [device for key in ids if (device := self.devices.get(key)) is not None]
+            if not gone:
+                return
+            for device in gone:
+                await self._store.delete(device.id)
+                self._forget(device)
+                del self.devices[device.id]
+            named = [MemberDevice(id=device.id, name=device.name) for device in gone]
+            body = bodies.membership_changed(removed=named, now_ms=self._clock.wall_ms())
+            self._bus.publish(self._updated, body)

@@ -271,7 +271,14 @@ class DeviceTwin:
         Returns when they are on the disk. Raises StorageError.
         """
         await self._members.add([MemberDevice(id=spec.id, name=spec.name)])
-        device = self._members.devices[spec.id]
+        device = self._members.devices.get(spec.id)
+        if device is None:  # removed at the same moment
+            return
+        if device.local and not spec.local:  # the cloud has taken it over and knows nothing of it yet
+            device.local = False
+            device.state_version += 1 if device.state else 0
+            self._reporter.touch(device, list(device.twin.entries))
+            self._reporter.report(device)
         device.local = spec.local
         device.types = {item.name: item.type.twin_type for item in spec.properties}
         writable = {

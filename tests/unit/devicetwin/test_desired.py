@@ -1,5 +1,6 @@
 """Device specifications: membership, types and desired values (KubeEdge reference 1.4 G, H)."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,10 @@ async def test_local_devices_are_not_reported_and_not_removed_by_the_cloud(tmp_p
         assert [topic.rpartition("/")[2] for topic, _ in rig.bus.take()] == ["updated", "document", "delta", "result"]
         assert [message.resource for message in rig.cloud.take()] == ["membership/detail"]
         assert rig.twin.health().details["devices_not_confirmed"] == 0
+        await rig.twin.apply(spec(limit="20"))
+        report, state = rig.cloud.take()
+        assert report.content_value()["twin"]["limit"]["expected"]["value"] == "20"
+        assert state.resource == "device/default/d1/state/update"
 
 
 async def test_a_full_disk_is_told_to_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -124,3 +129,9 @@ async def test_a_full_disk_is_told_to_the_caller(tmp_path: Path, monkeypatch: py
         slow.broken = False
         await rig.twin.apply(spec(limit="20"))
         assert rig.bus.take()[-1][1]["delta"] == {"limit": "20"}
+
+
+async def test_membership_and_device_object_at_the_same_moment(tmp_path: Path):
+    async with twin_rig(tmp_path) as rig:
+        await asyncio.gather(rig.member("default/d1"), rig.twin.apply(spec(limit="20")), rig.member("default/d1"))
+        assert [topic.rpartition("/")[2] for topic, _ in rig.bus.take()] == ["updated", "document", "delta"]
