@@ -4,10 +4,15 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 
 from cloudgateway.config import GatewaySettings
 from cloudgateway.gateway import Gateway
 from edgeappliance.kernel import log
+from edgeappliance.kernel.component import State
+
+_PATIENCE = 1.0
+"""Seconds between looks at what keeps the gateway from listening."""
 
 
 def run_forever(config: GatewaySettings) -> int:
@@ -38,8 +43,20 @@ async def _run(config: GatewaySettings) -> None:
 
 
 async def _announce(gateway: Gateway) -> None:
-    """Say where it listens, once it does."""
-    await gateway.wait_listening()
+    """Say where it listens, once it does; until then say what keeps it from listening, each thing once."""
+    said: set[str] = set()
+    while True:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await gateway.wait_listening()
+            break
+        except TimeoutError:
+            for name, health in gateway.health().items():
+                if health.state in (State.FAILED, State.DEGRADED) and health.reason not in said:
+                    said.add(health.reason)
+                    print(f"cloudgateway: {name}: {health.reason}", file=sys.stderr)
+                    if health.next_step:
+                        print(f"  what to do: {health.next_step}", file=sys.stderr)
     for line in gateway.listening():
         print(line, flush=True)
     print(

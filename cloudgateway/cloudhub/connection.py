@@ -185,7 +185,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._count.bytes_in += len(data)
-        if self._ws.state is State.CLOSED:
+        if self._ws.state is State.CLOSED or self._transport is None or self._transport.is_closing():
             return
         self._ws.receive_data(data)
         for event in self._ws.events_received():
@@ -237,6 +237,8 @@ class Connection(asyncio.Protocol):
     def pump(self) -> None:
         """Send what waits until the line is full."""
         if self._link is None or self._ws.state is not State.OPEN:
+            return
+        if self._transport is None or self._transport.is_closing():
             return
         size = 0
         messages = self._link.payloads()

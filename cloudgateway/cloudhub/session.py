@@ -86,7 +86,8 @@ class Session:
         return SessionInfo(self.connection.peer, self.ours)
 
     def received(self, payload: bytes) -> None:
-        self._hub.received(self, payload)
+        if not self.ended:
+            self._hub.received(self, payload)
 
     def payloads(self) -> Iterator[bytes]:
         while (payload := self.queue.next_payload(self._clock.monotonic())) is not None:

@@ -285,7 +285,9 @@ class EdgeCore:
         else:
             head += bytes([0x80 | 126]) + struct.pack(">H", len(part))
         mask = os.urandom(4)
-        return head + mask + bytes(byte ^ mask[index % 4] for index, byte in enumerate(part))
+        size = len(part)
+        key = int.from_bytes((mask * (size // 4 + 1))[:size], "big")
+        return head + mask + (int.from_bytes(part, "big") ^ key).to_bytes(size, "big")
 
     async def request(
         self, operation: str, resource: str, content: Any = None, *, source: str = "edged", group: str = "meta"
@@ -298,6 +300,10 @@ class EdgeCore:
         async with asyncio.timeout(10):
             reply: dict[str, Any] = await future
         return reply
+
+    def expect(self, msg_id: str) -> None:
+        """Be the asker of a request that was sent elsewhere: its reply will be acknowledged."""
+        self._waiting[msg_id] = asyncio.get_running_loop().create_future()
 
     async def wait_for(self, resource: str, *, operation: str = "", count: int = 1) -> dict[str, Any]:
         """The newest of at least `count` received messages about a resource."""
