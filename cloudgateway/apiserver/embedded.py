@@ -68,7 +68,7 @@ class EmbeddedApi:
         self.core = core
         self._clock = clock
         self._database = database
-        self._store = store
+        self.store = store
         self._shells: list[Shell] = []
         self._failure: BaseException | None = None
         self._closed = False
@@ -119,9 +119,9 @@ class EmbeddedApi:
             body = b'{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"%s"}}' % name.encode()
             await self.handle(ApiRequest(method="POST", path="/api/v1/namespaces", body=body, user=GATEWAY))
         writer = self.core.writer
-        garbage = GarbageCollector(store=self._store, writer=writer, registry=self.registry)
-        cleanup = Cleanup(store=self._store, writer=writer, registry=self.registry, clock=self._clock)
-        nodes = NodeWatch(store=self._store, writer=writer, registry=self.registry, clock=self._clock)
+        garbage = GarbageCollector(store=self.store, writer=writer, registry=self.registry)
+        cleanup = Cleanup(store=self.store, writer=writer, registry=self.registry, clock=self._clock)
+        nodes = NodeWatch(store=self.store, writer=writer, registry=self.registry, clock=self._clock)
         self._tasks.spawn(garbage.run(), name="garbage")
         self._tasks.spawn(cleanup.run(), name="cleanup")
         self._tasks.spawn(nodes.run(), name="nodes")
@@ -210,7 +210,7 @@ class EmbeddedApi:
                 f"the database was damaged and has been moved to {self._database.recovered}",
                 "apply your objects again, then remove the damaged file",
             )
-        return Health(State.RUNNING, details={"resourceVersion": self._store.version})
+        return Health(State.RUNNING, details={"resourceVersion": self.store.version})
 
     async def close(self) -> None:
         """Stop serving, write what waits, close the database. Idempotent."""
@@ -219,10 +219,10 @@ class EmbeddedApi:
         self._closed = True
         for shell in self._shells:
             await shell.close()
-        self._store.stop()
+        self.store.stop()
         await asyncio.wait([self._pump], timeout=STOP_SECONDS)
         await self._tasks.cancel()
         try:
-            await self._store.close()
+            await self.store.close()
         finally:
             await self._database.close()

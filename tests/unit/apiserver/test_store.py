@@ -1,0 +1,207 @@
+"""What is on disk when, what survives, and what happens when the disk refuses."""
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from cloudgateway.apiserver.embedded import EmbeddedApi
+from cloudgateway.apiserver.store import RESERVE, ObjectStore
+from edgeappliance.kernel.component import State
+from edgeappliance.kernel.database import Database, StorageError, Transaction
+from edgeappliance.kubeapi.storage import Change, ChangeType
+from tests.support.embedded_api import MERGE, Api, widget, widget_definition
+
+T = TypeVar("T")
+MAPS = "/api/v1/namespaces/default/configmaps"
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+WIDGETS = "/apis/test.example.com/v1/namespaces/default/widgets"
+
+
+class StubbornDatabase:
+    """A database of which the writes can be held back or refused."""
+
+    def __init__(self, inner: Database) -> None:
+        self._inner = inner
+        self.refuse = False
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.writes: list[bool] = []
+
+    async def write(self, work: Callable[[Transaction], T], *, durable: bool) -> T:
+        await self.gate.wait()
+        if self.refuse:
+            raise StorageError("disk is full")
+        result = await self._inner.write(work, durable=durable)
+        self.writes.append(durable)
+        return result
+
+    async def read(self, work: Callable[[Transaction], T]) -> T:
+        return await self._inner.read(work)
+
+
+class Bench:
+    """A store on a stubborn database."""
+
+    def __init__(self, database: StubbornDatabase, store: ObjectStore) -> None:
+        self.database = database
+        self.store = store
+        self.seen: list[tuple[ChangeType, str, int]] = []
+        store.listen(self._listen)
+
+    def _listen(self, change: Change) -> None:
+        self.seen.append((change.type, change.entry.name, change.version))
+
+    def put(self, name: str, *, durable: bool = True, delete: bool = False, **data: Any) -> "asyncio.Future[Any]":
+        base = self.store.head("things", "", name)
+        value = {"apiVersion": "v1", "metadata": {"name": name, "uid": f"u-{name}"}, "data": data}
+        return self.store.write("things", value, base=base, delete=delete, durable=durable)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> Any:
+    database = await Database.open(tmp_path / "objects.db", schema="cloudgateway.apiserver.schema")
+    stubborn = StubbornDatabase(database)
+    store = await ObjectStore.open(stubborn, fields=lambda key: (), first=lambda values: None)  # type: ignore[arg-type]
+    pump = asyncio.create_task(store.run())
+    bench = Bench(stubborn, store)
+    await bench.put("first")
+    bench.seen.clear()
+    yield bench
+    stubborn.gate.set()
+    stubborn.refuse = False
+    store.stop()
+    await pump
+    await store.close()
+    await database.close()
+
+
+async def test_a_write_is_visible_when_it_is_on_disk(bench: Bench) -> None:
+    bench.database.gate.clear()
+    done = bench.put("a", n=1)
+    assert bench.store.get("things", "", "a") is None
+    assert bench.store.head("things", "", "a") is not None
+    await asyncio.sleep(0)
+    assert not done.done()
+    bench.database.gate.set()
+    entry = await done
+    assert bench.store.get("things", "", "a") is entry
+    assert bench.store.version == entry.version
+
+
+async def test_writes_that_need_no_disk_are_visible_at_once_but_never_out_of_order(bench: Bench) -> None:
+    bench.put("lazy", durable=False)
+    assert bench.store.get("things", "", "lazy") is not None
+    bench.database.gate.clear()
+    waiting = bench.put("durable")
+    after = bench.put("lazy", durable=False, n=2)
+    assert bench.store.get("things", "", "durable") is None
+    assert not after.done()
+    bench.database.gate.set()
+    await asyncio.gather(waiting, after)
+    versions = [version for _, _, version in bench.seen]
+    assert versions == sorted(versions)
+    assert [name for _, name, _ in bench.seen] == ["lazy", "durable", "lazy"]
+
+
+async def test_waiting_writes_share_one_commit(bench: Bench) -> None:
+    bench.database.gate.clear()
+    first = bench.put("a")
+    await asyncio.sleep(0)
+    others = [bench.put(f"o{index}") for index in range(100)]
+    before = len(bench.database.writes)
+    bench.database.gate.set()
+    await asyncio.gather(first, *others)
+    assert len(bench.database.writes) - before <= 2
+
+
+async def test_a_refusing_disk_undoes_what_was_built_on_it(bench: Bench) -> None:
+    await bench.put("a", n=1)
+    bench.database.refuse = True
+    bench.database.gate.clear()
+    one = bench.put("a", n=2)
+    await asyncio.sleep(0.01)
+    two, other = bench.put("a", n=3), bench.put("b", n=1)
+    bench.database.gate.set()
+    with pytest.raises(StorageError):
+        await one
+    with pytest.raises(StorageError):
+        await two
+    with pytest.raises(StorageError):
+        await other
+    entry = bench.store.head("things", "", "a")
+    assert entry is not None
+    assert entry.object()["data"] == {"n": 1}
+    bench.database.refuse = False
+    assert (await bench.put("a", n=4)).object()["data"] == {"n": 4}
+    assert (await bench.put("a", delete=True)).name == "a"
+    assert bench.store.head("things", "", "a") is None
+
+
+async def test_lazy_writes_outlive_a_refusing_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloudgateway.apiserver.store.LAZY_INTERVAL", 0.01)
+    monkeypatch.setattr("cloudgateway.apiserver.store.RETRY_INTERVAL", 0.01)
+    bench.database.refuse = True
+    await bench.put("lazy", durable=False, n=1)
+    await asyncio.sleep(0.05)
+    bench.database.refuse = False
+    before = len(bench.database.writes)
+    async with asyncio.timeout(5):
+        while len(bench.database.writes) == before:
+            await asyncio.sleep(0.01)
+    rows = await bench.database.read(lambda transaction: transaction.execute("SELECT name FROM objects ORDER BY name"))
+    assert ("lazy",) in rows
+
+
+async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
+    api = Api(await EmbeddedApi.open(tmp_path / "api"))
+    await api.ok("POST", CRDS, widget_definition())
+    await api.ok("POST", WIDGETS, widget("w", size=7))
+    await api.ok("PUT", f"{LEASES}/n", {"metadata": {"name": "n"}, "spec": {"holderIdentity": "x"}})
+    await api.ok("POST", MAPS, {"metadata": {"name": "gone"}})
+    await api.ok("DELETE", f"{MAPS}/gone")
+    last = await api.ok("GET", WIDGETS)
+    await api.embedded.close()
+    assert api.embedded.health().state is State.STOPPED
+    api = Api(await EmbeddedApi.open(tmp_path / "api"))
+    assert (await api.ok("GET", WIDGETS))["items"] == last["items"]
+    assert (await api.ok("GET", f"{LEASES}/n"))["spec"] == {"holderIdentity": "x"}
+    await api.fails(404, "GET", f"{MAPS}/gone")
+    assert (await api.ok("GET", "/api/v1/namespaces/default"))["metadata"]["name"] == "default"
+    old = last["metadata"]["resourceVersion"]
+    async for event in api.events(f"{WIDGETS}?watch=1&resourceVersion={int(old) - 3}"):
+        assert event["object"]["code"] == 410
+    await api.embedded.close()
+
+
+async def test_what_was_answered_survives_a_crash_and_versions_only_grow(tmp_path: Path) -> None:
+    api = Api(await EmbeddedApi.open(tmp_path / "api"))
+    highest = 0
+    for index in range(20):
+        value = await api.ok("POST", MAPS, {"metadata": {"name": f"c{index}"}})
+        value = await api.ok("PUT", f"{LEASES}/n", {"metadata": {"name": "n"}, "spec": {"leaseTransitions": index}})
+        highest = int(value["metadata"]["resourceVersion"])
+    # A power cut: what the files hold at this moment is all that is left.
+    shutil.copytree(tmp_path / "api", tmp_path / "crashed")
+    await api.embedded.close()
+    api = Api(await EmbeddedApi.open(tmp_path / "crashed"))
+    assert len((await api.ok("GET", MAPS))["items"]) == 20
+    value = await api.ok("PATCH", f"{MAPS}/c1", {"data": {"a": "1"}}, type=MERGE)
+    assert highest < int(value["metadata"]["resourceVersion"]) < highest + 3 * RESERVE
+    await api.embedded.close()
+
+
+async def test_a_damaged_database_is_kept_aside_and_said(tmp_path: Path) -> None:
+    directory = tmp_path / "api"
+    await (await EmbeddedApi.open(directory)).close()
+    (directory / "objects.db").write_bytes(b"nonsense" * 1000)
+    embedded = await EmbeddedApi.open(directory)
+    health = embedded.health()
+    assert health.state is State.DEGRADED
+    assert "damaged" in health.reason
+    assert list(directory.glob("objects.db.damaged-*"))
+    await embedded.close()
