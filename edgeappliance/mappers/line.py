@@ -23,6 +23,7 @@ Command: TypeAlias = Callable[[LineCore, float], list[Event]]
 _REOPEN_S = 0.5
 _NICE = -10
 _REPORT_EVERY_S = 1.0
+_WORTH_A_REPORT_S = 0.2
 _STOP_WITHIN_S = 5.0
 
 _log = get_logger("mappers.line")
@@ -42,7 +43,8 @@ class Line:
         self._thread = threading.Thread(target=self._main, name=f"line {name}", daemon=True)
         self._report: Mapping[str, object] = {}
         self._latest: Mapping[PointKey, Sample] = {}
-        self._reported_at = 0.0
+        self._reported_at = clock.monotonic()
+        self._reported_busy = self._load = 0.0
         self.failure = ""
 
     def start(self) -> None:
@@ -125,7 +127,8 @@ class Line:
             self._hand_over(todo)
             return True
         if not isinstance(todo, Job):
-            self._refresh_report(now)
+            if todo - now > _WORTH_A_REPORT_S:
+                self._refresh_report(now)
             self._obey_until(todo)
             return True
         outcome: bytes | DriverError
@@ -169,6 +172,9 @@ class Line:
         self._hand_over(command(self._core, self._clock.monotonic()))
 
     def _refresh_report(self, now: float) -> None:
-        self._reported_at = now
-        self._report = self._core.report()
+        busy, passed = self._core.figures.busy, now - self._reported_at
+        if passed >= _REPORT_EVERY_S:
+            self._load = min(100.0, 100 * (busy - self._reported_busy) / passed)
+            self._reported_at, self._reported_busy = now, busy
+        self._report = {**self._core.report(), "load_percent": round(self._load, 1)}
         self._latest = self._core.latest()

@@ -349,7 +349,7 @@ def test_a_day_on_a_bad_line_keeps_its_books() -> None:
     dice = random.Random(1)
     field = Field(pace=0.2)
     field.add(
-        *(point(f"p{n}", n * 3, unit=unit, device=f"d{unit}", cycle=10.0) for unit in range(1, 6) for n in range(8))
+        *(point(f"p{n}", n * 3, unit=unit, device=f"d{unit}", cycle=30.0) for unit in range(1, 6) for n in range(8))
     )
     for _ in range(24 * 6):
         unit = dice.randint(1, 5)

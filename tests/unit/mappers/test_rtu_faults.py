@@ -59,7 +59,7 @@ def test_late_answers_never_give_a_wrong_value(tmp_path: Path, late_s: float, co
     faulty = True
     with line(tmp_path, lambda number, pdu: plan(number, pdu) if faulty else None) as (driver, _):
         right = 0
-        for poll in range(60):
+        for poll in range(40):
             start = (poll * 7) % 300
             values = registers(driver, 1 + poll % 2, start, count)
             if values is not None:
