@@ -24,7 +24,7 @@ class Program:
     ) -> None:
         self.name = name
         self._arguments = [str(argument) for argument in arguments]
-        self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
+        self.environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
         self.log = log
         self.process: asyncio.subprocess.Process | None = None
 
@@ -34,7 +34,7 @@ class Program:
             raise ProgramFailed(f"{self.name} runs already")
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *self._arguments, stdout=log, stderr=log, env=self._environment, cwd=ROOT, start_new_session=True
+                *self._arguments, stdout=log, stderr=log, env=self.environment, cwd=ROOT, start_new_session=True
             )
 
     @property

@@ -152,10 +152,10 @@ class Stand:
             raise ProgramFailed(f"token create: {err}")
         return out.strip().splitlines()[-1]
 
-    async def join(self) -> str:
-        """Join with a fresh token; what it printed."""
+    async def join(self, *, hub_port: int = 0) -> str:
+        """Join with a fresh token, by way of `hub_port` if given (a relay); what it printed."""
         code, out, err = await self.edgecore(
-            "join", "--cloud", f"127.0.0.1:{self.hub_port}", "--enroll-port", str(self.enroll_port),
+            "join", "--cloud", f"127.0.0.1:{hub_port or self.hub_port}", "--enroll-port", str(self.enroll_port),
             "--token", await self.token(), "--name", self.node,
         )  # fmt: skip
         if code:
