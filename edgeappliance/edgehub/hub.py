@@ -63,7 +63,9 @@ class EdgeHub:
         self._scope = scope
         self._target = target
         self._clock = clock
-        self._keeper = IdentityKeeper(files=files, enrolment=enrolment, clock=clock, token_file=token_file)
+        self._keeper = IdentityKeeper(
+            node=target.node, files=files, enrolment=enrolment, clock=clock, token_file=token_file
+        )
         self._pace = pace or Pace()
         self._rotates = rotate
         # A gentle factor: after an outage of seconds everybody is back within one or two more.

@@ -37,8 +37,15 @@ class IdentityKeeper:
     """
 
     def __init__(
-        self, *, files: IdentityFiles, enrolment: Enrolment, clock: Clock, token_file: Path | None = None
+        self,
+        *,
+        node: str,
+        files: IdentityFiles,
+        enrolment: Enrolment,
+        clock: Clock,
+        token_file: Path | None = None,
     ) -> None:
+        self._name = f"system:node:{node}"
         self._files = files
         self._enrolment = enrolment
         self._clock = clock
@@ -57,12 +64,15 @@ class IdentityKeeper:
         return self.identity
 
     async def ready(self) -> Identity:
-        """The identity to connect with: joined with the token file if there is none, renewed if it expired.
+        """The identity to connect with: joined with the token file if there is none of this name, renewed if it
+        expired.
 
         Read anew each time: `edgecore join` may have replaced the files. An expired one is returned when it
         cannot be renewed: whether it still opens the link is the cloud's to say, whose clock may be right.
         """
-        identity = await self.load() or await self._join()
+        identity = await self.load()
+        if identity is None or identity.facts.common_name != self._name:
+            identity = await self._join(identity)
         self.identity = identity
         if identity.facts.expired(self._clock.wall_ms() / 1000):
             await self._renew_over(identity)
@@ -83,6 +93,7 @@ class IdentityKeeper:
         """Renew the certificate at 70-90 % of its life, for ever; `changed` is called after each renewal."""
         point = random.uniform(ROTATE_FROM, ROTATE_TO)  # noqa: S311 - spreads load, guards nothing
         retry = Backoff(initial=2.0, maximum=32.0)
+        said = ""
         while True:
             identity = self.identity
             if identity is None:
@@ -96,14 +107,23 @@ class IdentityKeeper:
             try:
                 await self._renew(identity)
             except ApplianceError as error:
-                self._log.warning("certificate not rotated", reason=error.message, next_step=error.next_step)
+                if error.message != said:
+                    self._log.warning("certificate not rotated", reason=error.message, next_step=error.next_step)
+                    said = error.message
                 await asyncio.sleep(retry.next_delay())
                 continue
+            said = ""
             retry.reset()
             changed()
 
-    async def _join(self) -> Identity:
+    async def _join(self, other: Identity | None) -> Identity:
+        """Join with the token file. `other` is an identity of another name, as after a change of node.name."""
         token = await asyncio.to_thread(_read_token, self._token_file)
+        if not token and other is not None:
+            raise OperatorError(
+                f"the certificate is for {other.facts.common_name}, this node is {self._name}",
+                next_step="set node.name back, or join under the new name: `edgecore join --cloud HOST --token TOKEN`",
+            )
         if not token:
             raise OperatorError(
                 "this node has not joined a cloud", next_step="run `edgecore join --cloud HOST --token TOKEN`"

@@ -294,6 +294,19 @@ async def test_without_identity_and_token_it_says_what_to_do(kubeedge: KubeEdgeC
         assert running.hub.health().state is State.DEGRADED
 
 
+async def test_certificate_of_another_name_is_said_or_replaced(kubeedge: KubeEdgeCloud, tmp_path: Path) -> None:
+    """node.name was changed: KubeEdge joins anew under the new name (reference 3.4)."""
+    await enrolment_for(kubeedge, tmp_path / "id", node="old-name").join(kubeedge.token())
+    async with edge(kubeedge, tmp_path / "id") as running:
+        assert "join under the new name" in await until(running.hub, lambda hub: hub.health().next_step)
+        assert "system:node:old-name" in running.hub.health().reason
+    token = tmp_path / "token"
+    token.write_text(kubeedge.token())
+    async with edge(kubeedge, tmp_path / "id", token_file=token) as running:
+        await running.connected()
+    assert kubeedge.enrolments == [("old-name", "token"), (NODE, "token")]
+
+
 async def test_certificate_rotates_late_in_its_life_and_the_link_changes_to_it(tmp_path: Path) -> None:
     """At 70-90 %: a certificate of a thousand seconds that is 950 old is due, one of 100 is not."""
     life = datetime.timedelta(seconds=1000)
