@@ -162,10 +162,11 @@ class Mirrors:
         self.informers = informers
 
     async def start(self) -> None:
-        """Each mirror runs from its first use."""
+        """Each mirror runs from its first use; after a restart all go on."""
+        self.informers.resume()
 
     async def stop(self) -> None:
-        self.informers.forget()
+        self.informers.pause()
 
     def health(self) -> Health:
         troubles = self.informers.troubles()

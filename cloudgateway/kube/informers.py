@@ -24,13 +24,15 @@ class Informers:
         self._client = client
         self._scope = scope
         self._running: dict[Watched, Reflector] = {}
+        self._paused = False
 
     def of(self, watched: Watched) -> Reflector:
         """The mirror of these objects. Must be called inside the running event loop."""
         found = self._running.get(watched)
         if found is None:
             found = self._running[watched] = Reflector(self._client, watched)
-            self._scope.spawn(found.run(), name=f"watch-{watched.gvr.group_resource}")
+            if not self._paused:
+                self._spawn(watched, found)
         return found
 
     def troubles(self) -> dict[str, str]:
@@ -41,6 +43,17 @@ class Informers:
             if reflector.last_error
         }
 
-    def forget(self) -> None:
-        """The scope has ended the mirrors; the next use starts anew."""
-        self._running.clear()
+    def pause(self) -> None:
+        """The scope ends the mirrors: what they hold stays, with their subscribers, until `resume`."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Has every mirror run again, from where it stopped. Without an earlier `pause` nothing happens."""
+        if not self._paused:
+            return
+        self._paused = False
+        for watched, reflector in self._running.items():
+            self._spawn(watched, reflector)
+
+    def _spawn(self, watched: Watched, reflector: Reflector) -> None:
+        self._scope.spawn(reflector.run(), name=f"watch-{watched.gvr.group_resource}")
