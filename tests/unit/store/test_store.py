@@ -1,12 +1,14 @@
 """The edge's database: what is written comes back, also after the process died."""
 
 import sqlite3
+import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from edgeappliance.kernel.database import Database
+from edgeappliance.kernel.errors import OperatorError
 from edgeappliance.store import (
     DeviceRow,
     MetaRow,
@@ -143,6 +145,22 @@ async def test_damaged_file_is_kept_aside_and_replaced(tmp_path: Path) -> None:
     assert opened.recovered is not None
     assert opened.recovered.exists()
     assert await MetaStore(opened).list("pod") == []
+    await MetaStore(opened).put(MetaRow("default/secret/a", "secret", b"{}"))
+    assert modes(tmp_path) == {0o600}
+    await opened.close()
+
+
+def modes(directory: Path) -> set[int]:
+    """File modes of the database in use and its companions."""
+    return {stat.S_IMODE(path.stat().st_mode) for path in directory.glob("edge.db*") if "damaged" not in path.name}
+
+
+async def test_secrets_are_for_nobody_else_to_read(tmp_path: Path) -> None:
+    (tmp_path / "edge.db").touch(mode=0o644)
+    opened = await open_store(tmp_path)
+    await MetaStore(opened).put(MetaRow("default/secret/a", "secret", b"{}"))
+    assert len(list(tmp_path.glob("edge.db*"))) == 3
+    assert modes(tmp_path) == {0o600}
     await opened.close()
 
 
@@ -164,3 +182,9 @@ async def test_a_new_file_has_a_new_name_and_keeps_it(tmp_path: Path) -> None:
         await opened.close()
     assert names[0] == names[1] != names[2]
     assert len(names[0]) == 32
+
+
+async def test_a_directory_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(OperatorError, match=r"edge\.db: No such file") as caught:
+        await open_store(tmp_path / "nowhere")
+    assert "state directory" in caught.value.next_step
