@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 from cloudgateway.devicecontroller.status_writer import DeviceKey, Report, StatusWriter
+from cloudgateway.kube.by_node import ByNode, node_of
 from cloudgateway.kube.client import KubeClient, KubeObject
 from cloudgateway.kube.errors import ApiError
 from cloudgateway.kube.informers import Informers, Spawner
@@ -64,6 +65,7 @@ class DeviceController:
         self._scope = scope
         self._devices: Reflector
         self._models: Reflector
+        self._by_node = ByNode()
         self._subscriptions: list[Callable[[], None]] = []
         self._running = False
         self._statuses = WorkQueue("devicestatus", self._ensure_status, workers=4)
@@ -85,6 +87,7 @@ class DeviceController:
         self.writer.start(self._scope)
         self._scope.spawn(self._begin_statuses(), name="statuses")
         self._subscriptions = [
+            self._by_node.follow(self._devices),  # first, so that it is true when the next hears of a change
             self._devices.subscribe(
                 on_add=self._device_added, on_update=self._device_updated, on_delete=self._device_deleted
             ),
@@ -179,7 +182,7 @@ class DeviceController:
         del info
         if not self._running:
             return
-        mine = [device for device in self._devices if _node(device) == node]
+        mine = self._by_node.on(node)
         for device in mine:
             # While the session was elsewhere, another gateway may have written the status.
             self.writer.forget(key_of(device))
@@ -192,7 +195,7 @@ class DeviceController:
             self._push(node, ResourceType.DEVICE, device, Operation.INSERT)
 
     def _device_added(self, device: KubeObject) -> None:
-        node = _node(device)
+        node = node_of(device)
         if not node:
             return
         if self._owners.get(key_of(device)) != device["metadata"].get("uid"):
@@ -201,7 +204,7 @@ class DeviceController:
             self._attach(node, device)
 
     def _device_updated(self, old: KubeObject, new: KubeObject) -> None:
-        before, after = _node(old), _node(new)
+        before, after = node_of(old), node_of(new)
         if before != after:
             if before and self._hub.connected(before):
                 self._detach(before, old)
@@ -220,13 +223,15 @@ class DeviceController:
     def _device_deleted(self, device: KubeObject) -> None:
         self._owners.pop(key_of(device), None)
         self.writer.forget(key_of(device))
-        node = _node(device)
+        node = node_of(device)
         if node and self._hub.connected(node):
             self._detach(node, device)
 
     def _model_changed(self, model: KubeObject) -> None:
         namespace, name = key_of(model)
-        nodes = {_node(device) for device in self._devices if key_of(device)[0] == namespace and _model(device) == name}
+        nodes = {
+            node_of(device) for device in self._devices if key_of(device)[0] == namespace and _model(device) == name
+        }
         for node in nodes:
             if node and self._hub.connected(node):
                 self._push(node, ResourceType.DEVICE_MODEL, model, Operation.UPDATE)
@@ -242,10 +247,7 @@ class DeviceController:
         self._drop_unused_model(node, key_of(device)[0], _model(device))
 
     def _drop_unused_model(self, node: str, namespace: str, name: str) -> None:
-        in_use = any(
-            _node(device) == node and key_of(device)[0] == namespace and _model(device) == name
-            for device in self._devices
-        )
+        in_use = any(key_of(device)[0] == namespace and _model(device) == name for device in self._by_node.on(node))
         model = self._models.get(namespace, name)
         if not in_use and model is not None:
             self._push(node, ResourceType.DEVICE_MODEL, model, Operation.DELETE)
@@ -306,17 +308,13 @@ class DeviceController:
 
     async def _ensure_status(self, key: DeviceKey) -> None:
         device = self._devices.get(*key)
-        if device is None or not _node(device):
+        if device is None or not node_of(device):
             return
         uid = str(device["metadata"].get("uid", ""))
         if self._owners.get(key) == uid:
             return
         await self.writer.ensure(device)
         self._owners[key] = uid
-
-
-def _node(device: Mapping[str, Any]) -> str:
-    return str((device.get("spec") or {}).get("nodeName") or "")
 
 
 def _model(device: Mapping[str, Any]) -> str:

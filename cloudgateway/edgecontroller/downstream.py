@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from cloudgateway.edgecontroller.locations import CONFIGMAP, Locations, Reference, references
 from cloudgateway.edgecontroller.upstream import CLOUDCORE
+from cloudgateway.kube.by_node import ByNode, node_of
 from cloudgateway.kube.client import KubeClient, KubeObject
 from cloudgateway.kube.errors import ApiError
 from cloudgateway.kube.informers import Informers, Spawner
@@ -46,6 +47,7 @@ class Downstream:
         self._nodes: Reflector
         self._pods: Reflector
         self._bodies: dict[str, Reflector] = {}
+        self._by_node = ByNode()
         self._locations = Locations()
         self._targets: dict[Reference, dict[str, None]] = {}
         self._fetches = WorkQueue[Reference]("bodies", self._push_body)
@@ -67,6 +69,7 @@ class Downstream:
                 on_update=lambda _, new: self._node_changed(new),
                 on_delete=self._node_deleted,
             ),
+            self._by_node.follow(self._pods),
             self._pods.subscribe(on_add=self._pod_added, on_update=self._pod_updated, on_delete=self._pod_deleted),
         ]
         for kind, mirror in self._bodies.items():
@@ -91,9 +94,8 @@ class Downstream:
         own = self._nodes.get("", node)
         if own is not None:
             self._node_changed(own)
-        for pod in self._pods:
-            if _node_of(pod) == node:
-                self._push(node, ResourceType.POD, pod, Operation.INSERT)
+        for pod in self._by_node.on(node):
+            self._push(node, ResourceType.POD, pod, Operation.INSERT)
         for reference in self._locations.on_node(node):
             self._fetch(reference, node)
 
@@ -129,7 +131,7 @@ class Downstream:
             self._pod(new, Operation.UPDATE)
 
     def _pod(self, pod: KubeObject, operation: Operation) -> None:
-        node = _node_of(pod)
+        node = node_of(pod)
         if not node:
             return
         fresh = self._locations.put(pod["metadata"]["uid"], node, references(pod))
@@ -140,7 +142,7 @@ class Downstream:
 
     def _pod_deleted(self, pod: KubeObject) -> None:
         self._locations.remove(pod["metadata"]["uid"])
-        node = _node_of(pod)
+        node = node_of(pod)
         if node and self._hub.connected(node):
             self._push(node, ResourceType.POD, pod, Operation.DELETE)
 
@@ -198,10 +200,6 @@ def relevant_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 
 def _stable(obj: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in obj["metadata"].items() if key not in ("resourceVersion", "managedFields")}
-
-
-def _node_of(pod: Mapping[str, Any]) -> str:
-    return str((pod.get("spec") or {}).get("nodeName") or "")
 
 
 def _message(resource: ResourceName, operation: Operation, obj: KubeObject | None) -> Message:

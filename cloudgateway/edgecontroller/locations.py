@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,7 @@ class Locations:
 
     def __init__(self) -> None:
         self._pods: dict[str, tuple[str, frozenset[Reference]]] = {}
+        self._on_node: dict[str, set[str]] = {}
         self._nodes: dict[Reference, dict[str, set[str]]] = {}
 
     def put(self, uid: str, node: str, refs: frozenset[Reference]) -> frozenset[Reference]:
@@ -71,6 +72,7 @@ class Locations:
         self.remove(uid)
         fresh = frozenset(ref for ref in refs if node not in self._nodes.get(ref, {}))
         self._pods[uid] = (node, refs)
+        self._on_node.setdefault(node, set()).add(uid)
         for ref in refs:
             self._nodes.setdefault(ref, {}).setdefault(node, set()).add(uid)
         return fresh
@@ -81,6 +83,9 @@ class Locations:
         if known is None:
             return
         node, refs = known
+        self._on_node[node].discard(uid)
+        if not self._on_node[node]:
+            del self._on_node[node]
         for ref in refs:
             nodes = self._nodes[ref]
             nodes[node].discard(uid)
@@ -93,10 +98,11 @@ class Locations:
         """Nodes whose pods use `ref`."""
         return list(self._nodes.get(ref, ()))
 
-    def on_node(self, node: str) -> Iterable[Reference]:
+    def on_node(self, node: str) -> set[Reference]:
         """All that pods of `node` use."""
-        return [ref for ref, nodes in self._nodes.items() if node in nodes]
+        return {ref for uid in self._on_node.get(node, ()) for ref in self._pods[uid][1]}
 
     def clear(self) -> None:
         self._pods.clear()
+        self._on_node.clear()
         self._nodes.clear()
