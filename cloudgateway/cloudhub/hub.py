@@ -27,7 +27,6 @@ from edgeappliance.kernel.supervisor import TaskScope
 from edgeappliance.wire.errors import WireError
 from edgeappliance.wire.message import Message, decode, encode
 from edgeappliance.wire.operations import Group, Operation, ResourceType, Source
-from edgeappliance.wire.resource import strip_node
 
 OURS_HEADER = "Edge-Appliance"
 """Sent by our edges with value 1, answered with the same; then the peer is not an unmodified edgecore."""
@@ -146,15 +145,13 @@ class CloudHub:
     def push(self, node: str, message: Message) -> None:
         """Send a message to a node in its turn; without a session it is dropped (`on_session` brings all again).
 
-        `message.resource` in socket form or with the node prefix. How it is delivered follows from the message.
+        `message.resource` is as on the socket, without the node. How it is delivered follows from the message.
         """
         session = self._sessions.get(node)
         if session is None or not session.ready:
             self._traffic.dropped("not connected")
             return
-        resource = strip_node(message.resource)
-        if resource != message.resource:
-            message = message.routed(resource=resource)
+        resource = message.resource
         if message.operation == Operation.DELETE and resource_type(resource) == ResourceType.NODE:
             self._end(session, "the node was deleted")
             return

@@ -1,6 +1,7 @@
 """The link over real TLS against the scripted, unmodified edgecore."""
 
 import asyncio
+import random
 import ssl
 from collections.abc import AsyncIterator
 
@@ -41,7 +42,7 @@ async def test_a_session_a_push_and_its_acknowledgement(site: HubSite) -> None:
     assert core.response_headers.keys() >= {"Upgrade", "Connection", "Sec-WebSocket-Accept"}
     assert not core.response_headers.keys() & {"Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol", OURS_HEADER}
     assert site.hub.connected("edge-1")
-    site.hub.push("edge-1", config_map("u1", 7).routed(resource="node/edge-1/default/configmap/cm-u1"))
+    site.hub.push("edge-1", config_map("u1", 7))
     got = await core.wait_for("default/configmap/cm-u1")
     assert got["header"]["resourceversion"] == "7"
     assert got["content"]["data"] == {"key": "v"}
@@ -230,6 +231,19 @@ async def test_a_frame_that_announces_too_much_ends_the_connection(site: HubSite
     core.send_raw(b"\x81\xff" + (2**40).to_bytes(8, "big") + b"\0\0\0\0")
     await asyncio.wait_for(core.closed.wait(), 5)
     await core.close()
+
+
+async def test_bytes_that_are_no_websocket_end_only_their_own_connection(site: HubSite) -> None:
+    bystander = await site.connect("edge-9")
+    rubbish = random.Random(7)
+    for number in range(12):
+        core = await site.connect("edge-1")
+        core.send_raw(rubbish.randbytes(1 + number * 300))
+        core.send_raw(b"\x88\x80\0\0\0\0" * 3)
+        await core.close()
+    site.hub.push("edge-9", config_map("u1", 1))
+    await bystander.wait_for("default/configmap/cm-u1")
+    await bystander.close()
 
 
 async def test_a_controller_that_fails_answers_and_goes_on(site: HubSite) -> None:
