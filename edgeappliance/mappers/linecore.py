@@ -6,11 +6,10 @@ interval. The shell (`line.Line`) asks `next`, does it, and hands the outcome to
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from decimal import Decimal, InvalidOperation
+from dataclasses import dataclass
 
 from edgeappliance.mappers.breaker import Breaker
-from edgeappliance.mappers.codec import DecodeError, EncodeError, Shown
+from edgeappliance.mappers.codec import EncodeError
 from edgeappliance.mappers.driver import (
     BadAnswer,
     Block,
@@ -18,15 +17,15 @@ from edgeappliance.mappers.driver import (
     LineDown,
     NoAnswer,
     Refused,
-    SpaceCost,
     UnitKey,
     UnitProfile,
 )
-from edgeappliance.mappers.filters import ReportFilter
 from edgeappliance.mappers.groups import Group
 from edgeappliance.mappers.planner import Learned, Span
 from edgeappliance.mappers.points import Event, Point, PointKey, Quality, Reachable, Sample, Written
 from edgeappliance.mappers.setpoints import SetPointWrite, check_set_point
+from edgeappliance.mappers.units import Unit
+from edgeappliance.mappers.values import Values
 
 _SILENT_AFTER = 2
 """Requests without an answer after which a device counts as unreachable: one may be noise."""
@@ -40,26 +39,6 @@ class Job:
     timeout: float
     data: bytes | None = None
     attempt: int = 0
-
-
-@dataclass(slots=True)
-class Unit:
-    """What the line knows of one unit. `spaces` is shared with its groups and changed in place."""
-
-    key: UnitKey
-    profile: UnitProfile
-    breaker: Breaker
-    spaces: dict[str, SpaceCost]
-    learned: dict[str, Learned] = field(default_factory=dict)
-    devices: dict[str, tuple[Point, ...]] = field(default_factory=dict)
-    profiles: dict[str, UnitProfile] = field(default_factory=dict)
-    groups: dict[float, Group] = field(default_factory=dict)
-    announced: bool | None = None
-
-    def points(self) -> Iterable[Point]:
-        """All values of the unit."""
-        for points in self.devices.values():
-            yield from points
 
 
 @dataclass(slots=True)
@@ -82,8 +61,7 @@ class LineCore:
         self.figures = Figures()
         self._units: dict[UnitKey, Unit] = {}
         self._points: dict[PointKey, Point] = {}
-        self._filters: dict[PointKey, ReportFilter] = {}
-        self._latest: dict[PointKey, Sample] = {}
+        self._values = Values()
         self._writes: deque[SetPointWrite] = deque()
         self._writing: SetPointWrite | None = None
         self._polling: Group | None = None
@@ -111,12 +89,11 @@ class LineCore:
         self._forget_points(old.keys() - {point.key for point in points})
         for point in points:
             before = old.get(point.key)
-            if before is None or (before.codec, before.span, before.space) != (point.codec, point.span, point.space):
-                self._latest.pop(point.key, None)
-            if before is None or before != point:
+            if before != point:
                 self._points[point.key] = point
-                self._filters[point.key] = ReportFilter(point.report)
-        self._regroup(state, now)
+                self._values.know(point, before)
+                self._drop_writes(point.key)
+        state.regroup(now)
         if state.announced is not None and not old:
             return [Reachable(device, state.announced, state.breaker.last_reason or self._down_reason or "")]
         return []
@@ -129,37 +106,21 @@ class LineCore:
             self._forget_points(point.key for point in state.devices.pop(device))
             state.profiles.pop(device)
             if state.devices:
-                self._regroup(state, now)
+                state.regroup(now)
             else:
                 del self._units[state.key]
 
     def _forget_points(self, keys: Iterable[PointKey]) -> None:
         for key in keys:
             self._points.pop(key, None)
-            self._filters.pop(key, None)
-            self._latest.pop(key, None)
-            self._writes = deque(write for write in self._writes if write.point.key != key)
-            if self._writing is not None and self._writing.point.key == key:
-                self._writing = self._again = None
+            self._values.forget(key)
+            self._drop_writes(key)
 
-    def _regroup(self, state: Unit, now: float) -> None:
-        profile = merged_profile(state.profiles.values(), state.points())
-        if profile != state.profile or profile.spaces != state.spaces:
-            state.profile = profile
-            state.breaker.longest = profile.probe_interval
-            state.spaces.clear()
-            state.spaces.update(profile.spaces)
-            for group in state.groups.values():
-                group.replan()
-        wanted: dict[float, dict[PointKey, Point]] = {}
-        for point in state.points():
-            wanted.setdefault(point.cycle, {})[point.key] = point
-        for cycle in state.groups.keys() - wanted.keys():
-            del state.groups[cycle]
-        for cycle, points in wanted.items():
-            if cycle not in state.groups:
-                state.groups[cycle] = Group(state.key, cycle, state.spaces, state.learned, now)
-            state.groups[cycle].set_points(points)
+    def _drop_writes(self, key: PointKey) -> None:
+        """Writes that were meant for what the property was before; the twin asks for them again."""
+        self._writes = deque(write for write in self._writes if write.point.key != key)
+        if self._writing is not None and self._writing.point.key == key:
+            self._writing = self._again = None
 
     # -- set-points -----------------------------------------------------------------------------------------
 
@@ -254,12 +215,7 @@ class LineCore:
         if isinstance(outcome, Refused):
             self.figures.refused += 1
         if state.breaker.answered() and state.announced is False:
-            # Whoever speaks after a long silence may be another device, or this one with other settings.
-            for learned in state.learned.values():
-                learned.forget()
-            for group in state.groups.values():
-                group.forget()
-                group.due = min(group.due, now)
+            state.forget_learned(now)
         return self._announce(state, True, "", now)
 
     def _poll_done(
@@ -271,7 +227,7 @@ class LineCore:
             for point in group.points_of(block):
                 begin = (point.span.start - block.start) * width
                 raw = outcome[begin : begin + point.span.count * width]
-                samples += self._sample(self._decoded(point, raw, now_ms), now)
+                samples += self._values.take(self._values.decoded(point, raw, now_ms), now)
             group.finish(block)
             return self._gathered(group, samples, now)
         if isinstance(outcome, Refused):
@@ -308,7 +264,7 @@ class LineCore:
             group.finish(block)
         samples: list[Sample] = []
         for point in inside:
-            samples += self._sample(self._spoiled(point.key, Quality.BAD, str(refused), now_ms), now)
+            samples += self._values.take(self._values.spoiled(point.key, Quality.BAD, str(refused), now_ms), now)
         return self._gathered(group, samples, now)
 
     def _write_done(
@@ -326,15 +282,15 @@ class LineCore:
             return []
         self._writing = None
         self.figures.writes += 1
-        sample = self._decoded(write.point, outcome, now_ms)
+        sample = self._values.decoded(write.point, outcome, now_ms)
         if write.arrived:
             # The device holds exactly this: shown as it was asked for, so that "60.0" and "60" agree.
             sample = Sample(sample.key, write.text, Quality.GOOD, "", now_ms)
         for group in self._units[write.point.unit].groups.values():
             group.gathered = [event for event in group.gathered if event.key != sample.key]
-        self._filters[sample.key] = ReportFilter(write.point.report)
+        self._values.publish_next(write.point)
         kept = "" if write.arrived else f"the device kept {sample.value}"
-        return [*self._sample(sample, now), Written(write.point.key, write.text, kept)]
+        return [*self._values.take(sample, now), Written(write.point.key, write.text, kept)]
 
     # -- the line itself ------------------------------------------------------------------------------------
 
@@ -361,30 +317,6 @@ class LineCore:
             for group in state.groups.values():
                 group.due = now
 
-    # -- values ---------------------------------------------------------------------------------------------
-
-    def _decoded(self, point: Point, raw: bytes, now_ms: int) -> Sample:
-        try:
-            text = point.codec.decode(raw)
-        except DecodeError as error:
-            return self._spoiled(point.key, Quality.BAD, str(error), now_ms)
-        latest = self._latest.get(point.key)
-        if latest is not None and latest.value is not None and _same_number(point, latest.value, text):
-            # A set-point may have been shown in other words ("60.0"): keep them while the device holds it.
-            text = latest.value
-        return Sample(point.key, text, Quality.GOOD, "", now_ms)
-
-    def _spoiled(self, key: PointKey, quality: Quality, reason: str, now_ms: int) -> Sample:
-        latest = self._latest.get(key)
-        if latest is None:
-            return Sample(key, None, quality, reason, now_ms)
-        return Sample(key, latest.value, quality, reason, latest.time_ms)
-
-    def _sample(self, sample: Sample, now: float) -> list[Sample]:
-        self._latest[sample.key] = sample
-        keep = self._filters.get(sample.key)
-        return [sample] if keep is not None and keep.passes(sample, now) else []
-
     def _announce(self, state: Unit, reachable: bool, reason: str, now: float) -> list[Event]:
         """Say once that a unit's devices are there or gone; gone makes their values stale."""
         if state.announced is reachable:
@@ -396,7 +328,7 @@ class LineCore:
                 events += group.gathered
                 group.gathered = []
             for point in state.points():
-                events += self._sample(self._spoiled(point.key, Quality.STALE, reason, 0), now)
+                events += self._values.take(self._values.spoiled(point.key, Quality.STALE, reason, 0), now)
         return events
 
     # -- figures --------------------------------------------------------------------------------------------
@@ -412,63 +344,13 @@ class LineCore:
             "writes": self.figures.writes,
             "busy_seconds": round(self.figures.busy, 3),
             "down": self._down_reason,
-            "units": {str(state.key): _unit_report(state) for state in self._units.values()},
+            "units": {str(state.key): state.report() for state in self._units.values()},
         }
 
     def latest(self) -> Mapping[PointKey, Sample]:
         """The last sample of each property, published or not."""
-        return dict(self._latest)
-
-
-def merged_profile(profiles: Iterable[UnitProfile], points: Iterable[Point]) -> UnitProfile:
-    """One profile for devices that share a unit: the most patient times, the smallest requests that do."""
-    first, *rest = profiles
-    spaces = dict(first.spaces)
-    for other in rest:
-        for name, cost in other.spaces.items():
-            known = spaces.get(name, cost)
-            spaces[name] = replace(
-                cost, max_count=min(cost.max_count, known.max_count), max_gap=min(cost.max_gap, known.max_gap)
-            )
-    for point in points:
-        if point.span.count > spaces[point.space].max_count:
-            spaces[point.space] = replace(spaces[point.space], max_count=point.span.count)
-    return UnitProfile(
-        timeout=max(profile.timeout for profile in (first, *rest)),
-        retries=max(profile.retries for profile in (first, *rest)),
-        probe_interval=min(profile.probe_interval for profile in (first, *rest)),
-        spaces=spaces,
-    )
-
-
-def _same_number(point: Point, shown: str, text: str) -> bool:
-    if shown == text or point.codec.shown not in (Shown.INT, Shown.FLOAT):
-        return False
-    try:
-        return Decimal(shown) == Decimal(text)
-    except InvalidOperation:
-        return False
+        return self._values.latest()
 
 
 def _span(block: Block) -> Span:
     return Span(block.start, block.count)
-
-
-def _unit_report(state: Unit) -> dict[str, object]:
-    return {
-        "devices": sorted(state.devices),
-        "silent": state.breaker.silent,
-        "failures": state.breaker.failures,
-        "reason": state.breaker.last_reason,
-        "groups": [
-            {
-                "cycle_ms": round(group.cycle * 1000),
-                "requests": len(group.blocks()),
-                "values": len(group.points),
-                "cycles": group.cycles,
-                "missed": group.missed,
-                "last_ms": round(group.last_duration * 1000, 1),
-            }
-            for group in state.groups.values()
-        ],
-    }

@@ -7,6 +7,8 @@ from edgeappliance.mappers.points import PointKey
 
 _FIRST_RETRY_S = 1.0
 _LONGEST_RETRY_S = 60.0
+_LOST_S = 30.0
+"""A write without an outcome for so long went under with its line or its configuration."""
 _ECHO_S = 2.0
 """A delta that was on its way while we wrote repeats what has arrived already."""
 
@@ -14,6 +16,7 @@ _ECHO_S = 2.0
 @dataclass(slots=True)
 class _Wanted:
     text: str
+    since: float
     writing: bool = True
     reason: str = ""
     delay: float = _FIRST_RETRY_S
@@ -39,13 +42,13 @@ class SetPointBook:
             key = (device, name)
             known = self._wanted.get(key)
             if known is not None and known.text == text:
-                if known.writing or now < known.next_try:
+                if self._under_way(known, now) or now < known.next_try:
                     continue
-                known.writing = True
+                known.writing, known.since = True, now
             elif self._just_arrived(key, text, now):
                 continue
             else:
-                self._wanted[key] = _Wanted(text)
+                self._wanted[key] = _Wanted(text, since=now)
             writes.append((key, text))
         return writes
 
@@ -72,7 +75,9 @@ class SetPointBook:
 
     def due(self, now: float) -> set[str]:
         """Devices whose failed set-points may be tried again: ask the twin whether they still differ."""
-        return {key[0] for key, known in self._wanted.items() if not known.writing and now >= known.next_try}
+        return {
+            key[0] for key, known in self._wanted.items() if not self._under_way(known, now) and now >= known.next_try
+        }
 
     def hurry(self, device: str) -> None:
         """The device answers again: its failed set-points are due at once."""
@@ -86,6 +91,10 @@ class SetPointBook:
             del self._wanted[key]
         for key in [key for key in self._arrived if key[0] == device]:
             del self._arrived[key]
+
+    @staticmethod
+    def _under_way(known: _Wanted, now: float) -> bool:
+        return known.writing and now - known.since < _LOST_S
 
     def _just_arrived(self, key: PointKey, text: str, now: float) -> bool:
         arrived = self._arrived.get(key)

@@ -1,5 +1,6 @@
 """What a line asks and when, in virtual time: no thread, no port."""
 
+from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
 
@@ -325,6 +326,33 @@ def test_equal_configuration_changes_nothing_and_others_miss_no_poll() -> None:
     assert max(abs(after - before - 0.5) for before, after in pairwise(others)) <= 0.11
     assert len([at for at, job in field.jobs if job.block == Block(1, "R", 7, 1)]) in (8, 9)
     assert field.samples("a")[-1].value == "7"
+
+
+def test_a_write_for_an_address_that_was_changed_meanwhile_is_dropped() -> None:
+    field = Field()
+    field.add(point("a", 0))
+    field.run(0.5)
+    field.note(field.core.set_point(("d", "a"), "42"))
+    field.add(point("a", 7))
+    field.run(2.0)
+    assert field.registers[1] == {0: 0, 7: 7}
+
+
+def test_devices_that_share_a_unit_are_asked_as_the_weaker_one_allows() -> None:
+    field = Field()
+    small = replace(PROFILE, spaces={"R": replace(COST, max_count=4)})
+    long = Codec(Raw.TEXT, Shown.STRING, 40)
+    field.add(*(point(f"p{n}", n) for n in range(8)), point("text", 100, codec=long), point("slow", 50, cycle=5.0))
+    field.run(1.0)
+    field.add(*(point(f"q{n}", 8 + n, device="e") for n in range(8)), profile=small)
+    before = len(field.jobs)
+    field.run(3.0)
+    assert max(job.block.count for _, job in field.jobs[before:]) == 20  # the text cannot be had in less
+    field.core.remove_device("d", now=field.now)
+    before = len(field.jobs)
+    field.run(3.0)
+    assert max(job.block.count for _, job in field.jobs[before:]) == 4
+    assert {f"q{n}" for n in range(8)} <= {key[1] for key in field.core.latest()}
 
 
 def test_a_line_that_goes_down_makes_all_stale_and_comes_back() -> None:

@@ -47,7 +47,7 @@ def test_a_withdrawn_set_point_is_forgotten() -> None:
     assert not book.written(KEY, "5", "out of range", 0.2)  # said already
     assert book.differs("d", {"b": "1"}, 0.3) == []
     assert book.failure(KEY) == ""
-    assert book.due(100.0) == set()
+    assert book.due(20.0) == set()
 
 
 def test_a_device_that_is_back_is_tried_at_once() -> None:
@@ -68,3 +68,12 @@ def test_success_after_a_failure_is_worth_saying() -> None:
     book.differs("d", {"a": "5"}, 2.0)
     assert book.written(KEY, "5", "", 2.1)
     assert book.failure(KEY) == ""
+
+
+def test_a_write_whose_line_went_away_is_asked_for_again() -> None:
+    book = SetPointBook()
+    book.differs("d", {"a": "5"}, 0.0)
+    assert book.due(20.0) == set()
+    assert book.due(31.0) == {"d"}
+    assert book.differs("d", {"a": "5"}, 31.0) == [(KEY, "5")]
+    assert book.differs("d", {"a": "5"}, 32.0) == []
