@@ -211,6 +211,28 @@ def _next(version: TwinVersion | None) -> TwinVersion:
     return TwinVersion(0, 1) if version is None else TwinVersion(version.cloud, version.edge + 1)
 
 
+def retyped(twins: Mapping[str, MsgTwin], types: Mapping[str, str]) -> dict[str, MsgTwin]:
+    """The live entries whose type is not the one of the device model, with the model's type.
+
+    Values stay, fit or not, until they are written again: a type that an app or an earlier model chose must not
+    refuse every value of the present one. (Upstream knows no model here; there the first type stays for ever.)
+    """
+    changed: dict[str, MsgTwin] = {}
+    for key, type_name in types.items():
+        entry = twins.get(key)
+        if entry is None or is_tombstone(entry) or (entry.metadata and entry.metadata.type == type_name):
+            continue
+        changed[key] = MsgTwin(
+            entry.expected,
+            entry.actual,
+            entry.optional,
+            TypeMeta(type_name),
+            entry.expected_version,
+            entry.actual_version,
+        )
+    return changed
+
+
 def apply_sync(twins: Mapping[str, MsgTwin], update: Mapping[str, MsgTwin | None], *, now_ms: int) -> Outcome | Refusal:
     """A request with versions, `cloud_updated` (KubeEdge reference 4.7).
 

@@ -288,7 +288,7 @@ class DeviceTwin:
         device.applied = {key: value for key, value in device.applied.items() if key in writable}
         device.refused = {key: why for key, why in device.refused.items() if key in writable}
         fresh = {key: value for key, value in writable.items() if device.applied.get(key) != value}
-        if not fresh:
+        if not fresh and not rules.retyped(device.twin.entries, device.types):
             return
         finished: asyncio.Future[work.Done] = asyncio.get_running_loop().create_future()
         if not self._lines.put(device, work.Desire(fresh), finished=finished):

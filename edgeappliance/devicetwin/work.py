@@ -33,7 +33,7 @@ class Get:
 
 @dataclass(frozen=True, slots=True)
 class Desire:
-    """Desired values of the Device object, by property."""
+    """What a Device object says: new desired values by property, after the types of its model are taken over."""
 
     values: Mapping[str, str]
 
@@ -99,7 +99,9 @@ def _done(device: Device, twin: TwinSet, outcome: rules.Outcome, request_id: str
 
 def _desire(device: Device, twin: TwinSet, desire: Desire, now_ms: int) -> Done:
     """Each value on its own: one that its type refuses does not hold up the others."""
-    merged = rules.Outcome()
+    merged = rules.Outcome(state=rules.retyped(twin.entries, device.types))
+    merged.reported += merged.state
+    twin.install(merged.state)
     applied: dict[str, str] = {}
     refused: dict[str, str] = {}
     for key, value in sorted(desire.values.items()):
@@ -114,6 +116,6 @@ def _desire(device: Device, twin: TwinSet, desire: Desire, now_ms: int) -> Done:
         merged.document.update(outcome.document)
         merged.reported += outcome.reported
         applied[key] = value
-    done = _done(device, twin, merged, None, now_ms) if applied else Done()
+    done = _done(device, twin, merged, None, now_ms) if merged.state else Done()
     done.applied, done.refused = applied, refused
     return done

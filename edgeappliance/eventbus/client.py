@@ -81,6 +81,7 @@ class MqttClient:
         self._answered = asyncio.Event()
         self._down = asyncio.Event()
         self._leaving = False
+        self._session = False  # the broker took the CONNECT; what is subscribed from now on goes out at once
         self._failure = ""
         self.connected = False
         self.where = f"{host}:{port}"
@@ -128,12 +129,12 @@ class MqttClient:
     def subscribe(self, filters: Iterable[str]) -> None:
         """Subscribe now; without a connection the next one brings it."""
         wanted = [(topic_filter, 1) for topic_filter in filters]
-        if self.connected and wanted:
+        if self._session and wanted:
             self._client.subscribe(wanted)
 
     def unsubscribe(self, topic_filter: str) -> None:
         """Unsubscribe now."""
-        if self.connected:
+        if self._session:
             self._client.unsubscribe(topic_filter)
 
     # The connection.
@@ -197,6 +198,7 @@ class MqttClient:
         self._flush()
 
     def _detach(self) -> None:
+        self._session = False
         sock, self._socket = self._socket, None
         if sock is None or self._loop is None:
             return
@@ -289,6 +291,7 @@ class MqttClient:
         if code.is_failure:
             self._failed(f"the broker refused the connection: {code}")
             return
+        self._session = True
         _, self._subscribing = client.subscribe([(topic_filter, 1) for topic_filter in self._filters()])
 
     def _on_subscribe(self, _client: Any, _data: Any, mid: int, codes: Any, _properties: Any) -> None:

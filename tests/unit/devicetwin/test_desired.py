@@ -135,3 +135,20 @@ async def test_membership_and_device_object_at_the_same_moment(tmp_path: Path):
     async with twin_rig(tmp_path) as rig:
         await asyncio.gather(rig.member("default/d1"), rig.twin.apply(spec(limit="20")), rig.member("default/d1"))
         assert [topic.rpartition("/")[2] for topic, _ in rig.bus.take()] == ["updated", "document", "delta"]
+
+
+async def test_a_changed_model_changes_the_types(tmp_path: Path):
+    async with twin_rig(tmp_path) as rig:
+        await rig.member("default/d1")
+        rig.mqtt(f"{D1}/twin/update", {"twin": {"gain": {"actual": {"value": "1"}, "metadata": {"type": "int"}}}})
+        rig.mqtt(f"{D1}/twin/update", {"twin": {"other": {"actual": {"value": "x"}}}})
+        rig.bus.take()
+        await rig.twin.apply(spec())
+        assert rig.bus.take() == []
+        rig.mqtt(f"{D1}/twin/update", {"twin": {"gain": {"actual": {"value": "1.5"}}}})
+        result = rig.bus.take()[0][1]["twin"]
+        assert result["gain"]["metadata"] == {"type": "float"}
+    async with twin_rig(tmp_path) as rig:
+        rig.mqtt(f"{D1}/twin/get", {})
+        twin = rig.bus.take()[0][1]["twin"]
+        assert {key: entry["metadata"]["type"] for key, entry in twin.items()} == {"gain": "float", "other": "string"}

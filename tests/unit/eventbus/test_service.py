@@ -271,3 +271,19 @@ async def test_topics_are_stored_durably(mosquitto: Mosquitto, tmp_path: Path):
     database = await open_store(tmp_path)
     assert await SubscriptionStore(database).topics() == ["c/#"]
     await database.close()
+
+
+async def test_a_subscription_while_the_connection_comes_up_is_not_lost(mosquitto: Mosquitto, tmp_path: Path):
+    """Between the broker's CONNACK and its SUBACK: the list of filters has gone out, `connected` is not true yet."""
+    async with event_bus(external(mosquitto.port), tmp_path) as (bus, _, watcher):
+        client = bus._client
+        assert client is not None
+        async with asyncio.timeout(10):
+            while not client._session:
+                await asyncio.sleep(0)
+        got: asyncio.Queue[bytes] = asyncio.Queue()
+        bus.subscribe("late", lambda _, payload: got.put_nowait(payload))
+        await watcher.wait(True)
+        bus.publish("late", b"x")
+        async with asyncio.timeout(5):
+            assert await got.get() == b"x"
