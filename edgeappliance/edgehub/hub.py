@@ -267,6 +267,9 @@ class EdgeHub:
                 self.send(message.reply(OK))
         elif message.group == Group.USER and message.parent_id:
             self._log.debug("late answer dropped", resource=message.resource)
+        elif message.operation == Operation.ERROR:
+            text = message.content_bytes()[:500].decode("utf-8", "replace")
+            self._log.warning("the cloud could not do what was asked", resource=message.resource, error=text)
         else:
             self._sort(message)
 

@@ -1,7 +1,9 @@
 """An edgecore that is not ours, played from the reference, against the whole gateway with its embedded API."""
 
 import asyncio
+import contextlib
 import json
+import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,17 +12,26 @@ from typing import Any
 
 import pytest
 
-from cloudgateway.config import CloudHubSettings, EmbeddedSettings, EnrolmentSettings, GatewaySettings, MetricsSettings
+from cloudgateway.config import (
+    CloudHubSettings,
+    EmbeddedSettings,
+    EnrolmentSettings,
+    GatewaySettings,
+    KubernetesSettings,
+    MetricsSettings,
+)
 from cloudgateway.gateway import Gateway
 from cloudgateway.kube.client import KubeClient
 from cloudgateway.kube.errors import ApiError
 from cloudgateway.kube.resources import (
     CONFIGMAPS,
+    CRDS,
     DEVICE_MODELS,
     DEVICE_STATUSES,
     DEVICES,
     GVR,
     LEASES,
+    NAMESPACES,
     NODES,
     OBJECT_SYNCS,
     PODS,
@@ -28,26 +39,32 @@ from cloudgateway.kube.resources import (
 from tests.support import kubeedge_edge as edge
 
 
-def gateway_settings(directory: Path) -> GatewaySettings:
+def gateway_settings(*, directory: Path | None = None, kubeconfig: Path | None = None) -> GatewaySettings:
     return GatewaySettings(
         cloudhub=CloudHubSettings(host="127.0.0.1", port=0),
         enrolment=EnrolmentSettings(host="127.0.0.1", port=0, addresses=["127.0.0.1"]),
-        embedded=EmbeddedSettings(directory=str(directory), port=0),
+        embedded=EmbeddedSettings(directory=str(directory or ""), port=0),
+        kubernetes=KubernetesSettings(kubeconfig=str(kubeconfig or ""), install_crds=True),
         metrics=MetricsSettings(port=0),
     )
 
 
 @dataclass
 class Site:
+    """A gateway on one of the two kinds of API, and names that are its own on an API that others use too."""
+
+    settings: GatewaySettings
+    kubeconfig: Path
     gateway: Gateway
-    directory: Path
+    node: str
+    meter: str
 
     @property
     def client(self) -> KubeClient:
         return self.gateway.api.client
 
     async def start(self) -> None:
-        self.gateway = Gateway(gateway_settings(self.directory))
+        self.gateway = Gateway(self.settings)
         await self.gateway.start()
         await self.gateway.wait_listening()
 
@@ -78,11 +95,33 @@ class Site:
                 await asyncio.sleep(0.02)
 
 
+@pytest.fixture(params=["embedded", pytest.param("real", marks=pytest.mark.real_cluster)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[GatewaySettings, Path]:
+    """Settings for one of the two kinds of API, and its kubeconfig."""
+    if request.param == "real":
+        kubeconfig: Path = request.getfixturevalue("real_api").kubeconfig
+        return gateway_settings(kubeconfig=kubeconfig), kubeconfig
+    return gateway_settings(directory=tmp_path / "api"), tmp_path / "api" / "admin.kubeconfig"
+
+
 @pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    running = Site(None, tmp_path / "api")  # type: ignore[arg-type]
+async def site(place: tuple[GatewaySettings, Path]) -> AsyncIterator[Site]:
+    settings, kubeconfig = place
+    own = uuid.uuid4().hex[:8]
+    running = Site(settings, kubeconfig, Gateway(settings), f"edge-{own}", f"meter-{own}")
     await running.start()
+    await running.until(NAMESPACES, None, "kubeedge", bool)
+    await running.until(CRDS, None, "devices.devices.kubeedge.io", bool)
     yield running
+    for gvr, namespace, name in [
+        (DEVICES, "default", running.meter),
+        (DEVICE_MODELS, "default", running.meter),
+        (PODS, "default", running.meter),
+        (CONFIGMAPS, "default", running.meter),
+        (NODES, None, running.node),
+    ]:
+        with contextlib.suppress(ApiError):
+            await running.client.delete(gvr, namespace, name, options={"gracePeriodSeconds": 0})
     await running.gateway.stop()
 
 
@@ -98,21 +137,22 @@ def node_object(name: str) -> dict[str, Any]:
     }
 
 
-MODEL = {
-    "apiVersion": "devices.kubeedge.io/v1beta1",
-    "kind": "DeviceModel",
-    "metadata": {"name": "meter", "namespace": "default"},
-    "spec": {"properties": [{"name": "power", "type": "FLOAT", "accessMode": "ReadWrite"}], "protocol": "modbus"},
-}
+def model(name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "devices.kubeedge.io/v1beta1",
+        "kind": "DeviceModel",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"properties": [{"name": "power", "type": "FLOAT", "accessMode": "ReadWrite"}], "protocol": "modbus"},
+    }
 
 
-def device(node: str) -> dict[str, Any]:
+def device(name: str, node: str) -> dict[str, Any]:
     return {
         "apiVersion": "devices.kubeedge.io/v1beta1",
         "kind": "Device",
-        "metadata": {"name": "m1", "namespace": "default"},
+        "metadata": {"name": name, "namespace": "default"},
         "spec": {
-            "deviceModelRef": {"name": "meter"},
+            "deviceModelRef": {"name": name},
             "nodeName": node,
             "protocol": {"protocolName": "modbus"},
             "properties": [{"name": "power", "desired": {"value": "5"}}],
@@ -121,72 +161,72 @@ def device(node: str) -> dict[str, Any]:
 
 
 async def test_join_register_device_twin_and_back(site: Site) -> None:
-    identity = await site.join("edge-1")
+    identity = await site.join(site.node)
     core = await site.connect(identity)
-    reply = await core.register(node_object("edge-1"))
+    reply = await core.register(node_object(site.node))
     assert reply["content"]["Err"] is None
     stored = await site.until(
-        NODES, None, "edge-1", lambda node: node and "cloudcore" in node["metadata"]["annotations"]
+        NODES, None, site.node, lambda node: node and "cloudcore" in node["metadata"]["annotations"]
     )
     assert stored["metadata"]["labels"]["zone"] == "roof"
-    await core.wait_for("null/node/edge-1", operation="update")
+    await core.wait_for(f"null/node/{site.node}", operation="update")
 
     lease = {
         "kind": "Lease",
         "apiVersion": "coordination.k8s.io/v1",
-        "metadata": {"name": "edge-1", "namespace": "kube-node-lease"},
-        "spec": {"holderIdentity": "edge-1", "leaseDurationSeconds": 40},
+        "metadata": {"name": site.node, "namespace": "kube-node-lease"},
+        "spec": {"holderIdentity": site.node, "leaseDurationSeconds": 40},
     }
-    reply = await core.request("insert", "kube-node-lease/lease/edge-1", lease)
-    assert reply["content"]["Object"]["spec"]["holderIdentity"] == "edge-1"
+    reply = await core.request("insert", f"kube-node-lease/lease/{site.node}", lease)
+    assert reply["content"]["Object"]["spec"]["holderIdentity"] == site.node
 
-    await site.client.create(DEVICE_MODELS, MODEL, namespace="default")
-    await site.client.create(DEVICES, device("edge-1"), namespace="default")
-    pushed = await core.wait_for("default/device/m1")
+    await site.client.create(DEVICE_MODELS, model(site.meter), namespace="default")
+    await site.client.create(DEVICES, device(site.meter, site.node), namespace="default")
+    pushed = await core.wait_for(f"default/device/{site.meter}")
     assert pushed["content"]["spec"]["properties"][0]["desired"] == {"value": "5"}
-    assert (await core.wait_for("default/devicemodel/meter"))["content"]["kind"] == "DeviceModel"
+    assert (await core.wait_for(f"default/devicemodel/{site.meter}"))["content"]["kind"] == "DeviceModel"
     membership = await core.wait_for("membership")
-    assert membership["content"]["added_devices"][0] == {"id": "default/m1", "name": "m1"}
+    assert membership["content"]["added_devices"][0] == {"id": f"default/{site.meter}", "name": site.meter}
     uid = pushed["content"]["metadata"]["uid"]
     version = pushed["content"]["metadata"]["resourceVersion"]
     record = await site.until(
         OBJECT_SYNCS,
         "default",
-        f"edge-1.{uid}",
+        f"{site.node}.{uid}",
         lambda one: one and (one.get("status") or {}).get("objectResourceVersion") == version,
     )
     assert record["spec"] == {
         "objectAPIVersion": "devices.kubeedge.io/v1beta1",
         "objectKind": "Device",
-        "objectName": "m1",
+        "objectName": site.meter,
     }
 
     reply = await core.report_twin(
-        "default/m1", {"power": {"actual": {"value": "4.5", "metadata": {"timestamp": 1700000000000}}}}
+        f"default/{site.meter}", {"power": {"actual": {"value": "4.5", "metadata": {"timestamp": 1700000000000}}}}
     )
     assert (reply["route"]["group"], reply["content"]) == ("twin", "OK")
     status = await site.until(
-        DEVICE_STATUSES, "default", "m1", lambda one: one and (one.get("status") or {}).get("twins")
+        DEVICE_STATUSES, "default", site.meter, lambda one: one and (one.get("status") or {}).get("twins")
     )
     twin = status["status"]["twins"][0]
     assert (twin["propertyName"], twin["reported"]["value"]) == ("power", "4.5"), "the first report is not lost"
 
     await site.client.patch(
-        DEVICES, "default", "m1", {"spec": {"properties": [{"name": "power", "desired": {"value": "7"}}]}}
+        DEVICES, "default", site.meter, {"spec": {"properties": [{"name": "power", "desired": {"value": "7"}}]}}
     )
-    pushed = await core.wait_for("default/device/m1", operation="update")
+    pushed = await core.wait_for(f"default/device/{site.meter}", operation="update")
     assert pushed["content"]["spec"]["properties"][0]["desired"]["value"] == "7"
     await core.close()
 
 
 async def test_what_a_node_has_is_not_sent_again_and_what_it_missed_is(site: Site) -> None:
-    identity = await site.join("edge-1")
+    identity = await site.join(site.node)
     core = await site.connect(identity)
-    await core.register(node_object("edge-1"))
-    await site.client.create(DEVICE_MODELS, MODEL, namespace="default")
-    created = await site.client.create(DEVICES, device("edge-1"), namespace="default")
-    await core.wait_for("default/device/m1")
-    name = f"edge-1.{created['metadata']['uid']}"
+    await core.register(node_object(site.node))
+    await site.client.create(DEVICE_MODELS, model(site.meter), namespace="default")
+    created = await site.client.create(DEVICES, device(site.meter, site.node), namespace="default")
+    await core.wait_for(f"default/device/{site.meter}")
+    name = f"{site.node}.{created['metadata']['uid']}"
     await site.until(
         OBJECT_SYNCS,
         "default",
@@ -200,96 +240,87 @@ async def test_what_a_node_has_is_not_sent_again_and_what_it_missed_is(site: Sit
     core = await site.connect(identity)
     await core.wait_for("membership")
     patched = await site.client.patch(
-        DEVICES, "default", "m1", {"spec": {"properties": [{"name": "power", "desired": {"value": "9"}}]}}
+        DEVICES, "default", site.meter, {"spec": {"properties": [{"name": "power", "desired": {"value": "9"}}]}}
     )
-    await core.wait_for("default/device/m1")
-    devices = [one for one in core.received if one["route"]["resource"] == "default/device/m1"]
+    await core.wait_for(f"default/device/{site.meter}")
+    devices = [one for one in core.received if one["route"]["resource"] == f"default/device/{site.meter}"]
     assert [one["header"]["resourceversion"] for one in devices] == [patched["metadata"]["resourceVersion"]]
     await core.close()
 
-    await site.client.delete(DEVICES, "default", "m1")
+    await site.client.delete(DEVICES, "default", site.meter)
     core = await site.connect(identity)
-    await core.wait_for("default/device/m1", operation="delete")
+    await core.wait_for(f"default/device/{site.meter}", operation="delete")
     await site.until(OBJECT_SYNCS, "default", name, lambda one: one is None)
     await core.close()
 
 
 async def test_pods_and_their_config_maps(site: Site) -> None:
-    identity = await site.join("edge-1")
+    identity = await site.join(site.node)
     core = await site.connect(identity)
-    await core.register(node_object("edge-1"))
-    refused = await core.request("query", "default/configmap/cm")
+    await core.register(node_object(site.node))
+    refused = await core.request("query", f"default/configmap/{site.meter}")
     assert refused["content"]["ErrStatus"]["reason"] == "Forbidden"
     cm = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": "cm", "namespace": "default"},
+        "metadata": {"name": site.meter, "namespace": "default"},
         "data": {"a": "b"},
     }
     await site.client.create(CONFIGMAPS, cm, namespace="default")
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": "web", "namespace": "default"},
+        "metadata": {"name": site.meter, "namespace": "default"},
         "spec": {
-            "nodeName": "edge-1",
-            "containers": [{"name": "c", "image": "busybox", "envFrom": [{"configMapRef": {"name": "cm"}}]}],
+            "nodeName": site.node,
+            "containers": [{"name": "c", "image": "busybox", "envFrom": [{"configMapRef": {"name": site.meter}}]}],
         },
     }
     await site.client.create(PODS, pod, namespace="default")
-    assert (await core.wait_for("default/pod/web"))["content"]["spec"]["nodeName"] == "edge-1"
-    assert (await core.wait_for("default/configmap/cm", count=2))["content"]["data"] == {"a": "b"}
-    reply = await core.request("query", "default/configmap/cm")
+    assert (await core.wait_for(f"default/pod/{site.meter}"))["content"]["spec"]["nodeName"] == site.node
+    assert (await core.wait_for(f"default/configmap/{site.meter}", count=2))["content"]["data"] == {"a": "b"}
+    reply = await core.request("query", f"default/configmap/{site.meter}")
     assert reply["content"]["data"] == {"a": "b"}
-    uid = core.rows["default/pod/web"]["metadata"]["uid"]
+    uid = core.rows[f"default/pod/{site.meter}"]["metadata"]["uid"]
     reply = await core.request(
         "patch",
-        "default/podpatch/web",
+        f"default/podpatch/{site.meter}",
         json.dumps({"metadata": {"uid": uid}, "status": {"phase": "Running"}}),
     )
     assert reply["content"]["Object"]["status"]["phase"] == "Running"
-    await site.client.delete(PODS, "default", "web")
-    await core.wait_for("default/pod/web", operation="update")
+    await site.client.delete(PODS, "default", site.meter)
+    await core.wait_for(f"default/pod/{site.meter}", operation="update")
     options = {"gracePeriodSeconds": 0, "preconditions": {"uid": uid}}
-    reply = await core.request("delete", "default/pod/web", options)
+    reply = await core.request("delete", f"default/pod/{site.meter}", options)
     assert reply["content"] == "OK"
-    await core.wait_for("default/pod/web", operation="delete")
+    await core.wait_for(f"default/pod/{site.meter}", operation="delete")
     await core.close()
 
 
 async def test_two_replicas_share_a_site(site: Site) -> None:
     """A second gateway on the same API: same CA, and the node's session is where it connected last."""
-    from cloudgateway.config import KubernetesSettings
-
-    identity = await site.join("edge-1")
+    identity = await site.join(site.node)
     first = await site.connect(identity)
-    await first.register(node_object("edge-1"))
-    second = Gateway(
-        GatewaySettings(
-            cloudhub=CloudHubSettings(host="127.0.0.1", port=0),
-            enrolment=EnrolmentSettings(host="127.0.0.1", port=0, addresses=["127.0.0.1"]),
-            kubernetes=KubernetesSettings(kubeconfig=str(site.directory / "admin.kubeconfig")),
-            metrics=MetricsSettings(port=0),
-        )
-    )
+    await first.register(node_object(site.node))
+    second = Gateway(gateway_settings(kubeconfig=site.kubeconfig))
     await second.start()
     await second.wait_listening()
     here = (await site.gateway.credentials.wait()).authority.fingerprint
     assert (await second.credentials.wait()).authority.fingerprint == here
-    again = edge.EdgeCore("edge-1")
+    again = edge.EdgeCore(site.node)
     await again.connect(second.hub.port, identity.context())
     await asyncio.wait_for(first.closed.wait(), 10)
-    assert not site.gateway.hub.connected("edge-1")
-    held = await site.client.get(LEASES, "kubeedge", "cloudgateway-session-edge-1")
-    await site.client.create(DEVICE_MODELS, MODEL, namespace="default")
-    await site.client.create(DEVICES, device("edge-1"), namespace="default")
-    await again.wait_for("default/device/m1")
+    assert not site.gateway.hub.connected(site.node)
+    held = await site.client.get(LEASES, "kubeedge", f"cloudgateway-session-{site.node}")
+    await site.client.create(DEVICE_MODELS, model(site.meter), namespace="default")
+    await site.client.create(DEVICES, device(site.meter, site.node), namespace="default")
+    await again.wait_for(f"default/device/{site.meter}")
     back = await site.connect(identity)
     await asyncio.wait_for(again.closed.wait(), 10)
     now = await site.until(
         LEASES,
         "kubeedge",
-        "cloudgateway-session-edge-1",
+        f"cloudgateway-session-{site.node}",
         lambda one: one["spec"].get("holderIdentity") not in ("", None, held["spec"]["holderIdentity"]),
     )
     assert now["spec"]["holderIdentity"]

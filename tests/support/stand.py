@@ -5,7 +5,6 @@ Every program is the real one, started as a user would start it.
 
 import asyncio
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -27,7 +26,9 @@ NODE = "edge-demo"
 class Stand:
     """Start parts with `start_*`; leaving the context stops everything and removes the directory."""
 
-    def __init__(self, directory: Path | None = None, *, node: str = NODE, baud: int = 19200) -> None:
+    def __init__(
+        self, directory: Path | None = None, *, node: str = NODE, baud: int = 19200, cluster: Path | None = None
+    ) -> None:
         self._own = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix="ea"))
         self.node = node
@@ -37,14 +38,15 @@ class Stand:
         self.serial = self.directory / "ttyMETER"
         self.meter_control = self.directory / "meter.sock"
         self.api_directory = self.directory / "api"
-        self.kubeconfig = self.api_directory / "admin.kubeconfig"
+        self.kubeconfig = cluster or self.api_directory / "admin.kubeconfig"
+        self._api = ("--kubeconfig", str(cluster)) if cluster else ("--embedded", str(self.api_directory))
         self.edge_config = self.directory / "edgecore.toml"
         self.gateway_config = self.directory / "cloudgateway.toml"
         logs = self.directory / "log"
         logs.mkdir(parents=True, exist_ok=True)
         self.gateway = Program(
             "cloudgateway",
-            [PYTHON, "-m", "cloudgateway", "run", "--config", self.gateway_config, "--embedded", self.api_directory],
+            [PYTHON, "-m", "cloudgateway", "run", "--config", self.gateway_config, *self._api],
             log=logs / "cloudgateway.log",
         )
         self.edge = Program(
@@ -66,9 +68,12 @@ class Stand:
         self.gateway_settings: dict[str, Any] = {
             "cloudhub": {"host": "127.0.0.1", "port": self.hub_port},
             "enrolment": {"host": "127.0.0.1", "port": self.enroll_port, "addresses": ["127.0.0.1"]},
-            "embedded": {"directory": str(self.api_directory), "port": self.api_port},
             "metrics": {"port": self.gateway_metrics},
         }
+        if cluster:
+            self.gateway_settings["kubernetes"] = {"install_crds": True}
+        else:
+            self.gateway_settings["embedded"] = {"directory": str(self.api_directory), "port": self.api_port}
 
     async def __aenter__(self) -> "Stand":
         self.write_settings()
@@ -147,7 +152,7 @@ class Stand:
         return await output(PYTHON, "-m", "cloudgateway", *arguments, "--config", self.gateway_config)
 
     async def token(self) -> str:
-        code, out, err = await self.cloudgateway("token", "create", "--embedded", str(self.api_directory))
+        code, out, err = await self.cloudgateway("token", "create", *self._api)
         if code:
             raise ProgramFailed(f"token create: {err}")
         return out.strip().splitlines()[-1]
@@ -163,7 +168,7 @@ class Stand:
         return out
 
     def kubectl_environment(self) -> dict[str, str]:
-        return {"KUBECONFIG": str(self.kubeconfig), "HOME": str(self.directory), "PATH": os.environ["PATH"]}
+        return {"KUBECONFIG": str(self.kubeconfig), "HOME": str(self.directory)}
 
     async def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
         """stdout of kubectl; ProgramFailed when it fails (unless `check` is False)."""
