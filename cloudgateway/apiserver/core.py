@@ -1,17 +1,16 @@
 """The embedded API without a transport: one request in, one answer out."""
 
 import platform
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 
 from cloudgateway.apiserver.bodies import BodyReader
 from cloudgateway.apiserver.definitions import Definitions
-from cloudgateway.apiserver.reading import Reader
 from cloudgateway.apiserver.reviews import review
+from cloudgateway.apiserver.rules import admin_failure
 from cloudgateway.apiserver.store import ObjectStore
-from cloudgateway.apiserver.writing import Writer, admin_failure
+from cloudgateway.apiserver.writing import Writer
 from edgeappliance.kernel.clock import Clock
 from edgeappliance.kernel.database import StorageError
 from edgeappliance.kernel.log import get_logger
@@ -29,6 +28,7 @@ from edgeappliance.kubeapi.errors import (
 )
 from edgeappliance.kubeapi.openapi import OpenApi
 from edgeappliance.kubeapi.openapi_protobuf import ANSWER_TYPE, ASKED_TYPE
+from edgeappliance.kubeapi.reading import Reader
 from edgeappliance.kubeapi.request import BODY_LIMIT, JSON, ApiRequest, ApiResponse, Target, User, accepted_views, flag
 from edgeappliance.kubeapi.request import parse_target as parse
 from edgeappliance.kubeapi.resources import Registry, ResourceType
@@ -255,11 +255,3 @@ def _version_info() -> dict[str, str]:
         "compiler": "cpython",
         "platform": f"{platform.system().lower()}/{platform.machine()}",
     }
-
-
-async def whole_body(response: ApiResponse) -> bytes:
-    """The body of an answer, a stream read to its end."""
-    if isinstance(response.body, bytes):
-        return response.body
-    stream: AsyncIterator[bytes] = response.body
-    return b"".join([chunk async for chunk in stream])

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import hdrs, web
 
 from edgeappliance.kernel.log import get_logger
-from edgeappliance.kubeapi.errors import too_large, unauthorized
+from edgeappliance.kubeapi.errors import StatusFailure, too_large, unauthorized
 from edgeappliance.kubeapi.request import BODY_LIMIT, ApiRequest, ApiResponse, User
 
 Handle = Callable[[ApiRequest], Awaitable[ApiResponse]]
@@ -57,18 +57,18 @@ class HttpShell:
             body = await self._read(request)
             if len(body) > BODY_LIMIT:
                 return _plain(ApiResponse(413, too_large(BODY_LIMIT).encode()))
-        query = request.rel_url.query
-        answer = await self._handle(
-            ApiRequest(
-                method=request.method,
-                path=request.rel_url.path,
-                query={key: query[key] for key in query},
+        try:
+            asked = ApiRequest.of(
+                request.method,
+                request.raw_path,
                 body=body,
                 content_type=request.headers.get(hdrs.CONTENT_TYPE, ""),
                 accept=",".join(request.headers.getall(hdrs.ACCEPT, ())),
                 user=user,
             )
-        )
+        except StatusFailure as failure:
+            return _plain(ApiResponse(failure.code, failure.encode()))
+        answer = await self._handle(asked)
         if isinstance(answer.body, bytes):
             return _plain(answer)
         return await self._stream(request, answer)

@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from cloudgateway.apiserver.history import History
 from edgeappliance.kernel.database import Database, StorageError, Transaction
 from edgeappliance.kernel.log import get_logger
+from edgeappliance.kubeapi.history import History
 from edgeappliance.kubeapi.storage import Change, ChangeType, Entry
 
 LAZY_INTERVAL = 1.0

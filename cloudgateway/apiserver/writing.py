@@ -1,18 +1,29 @@
 """Create, update, patch and delete: an object is computed from its newest state and handed to the store at once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from cloudgateway.apiserver.bodies import BodyReader, decode_json
 from cloudgateway.apiserver.kinds import KINDS, Kind
-from cloudgateway.apiserver.metadata import FOREGROUND, ORPHAN, carry, metadata_causes
+from cloudgateway.apiserver.metadata import carry, metadata_causes
+from cloudgateway.apiserver.rules import (
+    check_preconditions,
+    delete_options,
+    deletion_finalizers,
+    dry_option,
+    dry_run,
+    finished,
+    heartbeat_only,
+    name_causes,
+    specification,
+    unknown_fields,
+)
 from cloudgateway.apiserver.store import ObjectStore
 from edgeappliance.kernel.clock import Clock
 from edgeappliance.kubeapi.errors import (
     Cause,
-    StatusFailure,
     already_exists,
     bad_request,
     conflict,
@@ -21,11 +32,11 @@ from edgeappliance.kubeapi.errors import (
     not_found,
     unsupported_media_type,
 )
-from edgeappliance.kubeapi.names import generated_name, new_uid, subdomain_error
+from edgeappliance.kubeapi.names import generated_name, new_uid
 from edgeappliance.kubeapi.patch.json import json_patch
 from edgeappliance.kubeapi.patch.merge import merge_patch
 from edgeappliance.kubeapi.patch.strategic import strategic_patch
-from edgeappliance.kubeapi.request import ApiRequest, Target, User, number
+from edgeappliance.kubeapi.request import ApiRequest, Target
 from edgeappliance.kubeapi.resources import ResourceType
 from edgeappliance.kubeapi.schema import Outcome
 from edgeappliance.kubeapi.storage import Entry
@@ -161,18 +172,16 @@ class Writer:
         value = self._scoped(resource, value, old, target.subresource)
         carry(value["metadata"], old["metadata"])
         warnings = self._check(resource, value, old, request, create=False)
-        if (resource.custom or resource.generation) and _specification(value, resource) != _specification(
-            old, resource
-        ):
+        if (resource.custom or resource.generation) and specification(value, resource) != specification(old, resource):
             value["metadata"]["generation"] = int(old["metadata"].get("generation", 0)) + 1
-        finished = _finished(value)
+        gone = finished(value)
         value["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
-        if value == old and not finished:
+        if value == old and not gone:
             return entry, warnings  # as upstream: nothing changed, no new resourceVersion, no event
         if dry:
             return self._unsaved(resource, value), warnings
-        durable = self.kind(resource).durable and not _heartbeat_only(resource, target, value, old)
-        return await self._save(resource, value, entry, delete=finished, durable=durable), warnings
+        durable = self.kind(resource).durable and not heartbeat_only(resource, target, value, old)
+        return await self._save(resource, value, entry, delete=gone, durable=durable), warnings
 
     def _scoped(self, resource: ResourceType, value: Object, old: Object, subresource: str) -> Object:
         """The value with the parts that the addressed (sub)resource may not touch put back."""
@@ -306,7 +315,7 @@ class Writer:
                     f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
                     f"{wrong.field}: {wrong.message}"
                 )
-        warnings = _unknown_fields(out.unknown, request.query.get("fieldValidation") or "Warn")
+        warnings = unknown_fields(out.unknown, request.query.get("fieldValidation") or "Warn")
         kind = self.kind(resource)
         causes = out.causes
         if not any(cause.field.startswith("metadata") for cause in causes):
@@ -317,7 +326,7 @@ class Writer:
                 kind.create(value, request.user)
             causes += kind.validate(value, old)
         if create:
-            causes += _name_causes(name, kind, resource)
+            causes += name_causes(name, kind, resource)
         if causes:
             raise invalid(resource.group, resource.kind, name, causes)
         return warnings
@@ -326,11 +335,11 @@ class Writer:
 
     async def delete(self, request: ApiRequest, target: Target, resource: ResourceType) -> tuple[Entry, bool]:
         """DELETE of one object. Its last state, and whether it is gone (otherwise its deletion waits)."""
-        options = _delete_options(request, self._bodies)
+        options = delete_options(request, self._bodies)
         entry = self._store.head(resource.key, target.namespace, target.name)
         if entry is None:
             raise not_found(resource.group, resource.plural, target.name)
-        return await self._delete_entry(resource, entry, options, dry=dry_run({**request.query, **_dry(options)}))
+        return await self._delete_entry(resource, entry, options, dry=dry_run({**request.query, **dry_option(options)}))
 
     async def delete_entry(self, resource: ResourceType, entry: Entry, options: Object) -> tuple[Entry, bool]:
         """Delete an object with metav1.DeleteOptions, as a controller does."""
@@ -342,12 +351,12 @@ class Writer:
     async def _delete_entry(
         self, resource: ResourceType, entry: Entry, options: Object, *, dry: bool
     ) -> tuple[Entry, bool]:
-        _check_preconditions(resource, entry, options.get("preconditions") or {})
+        check_preconditions(resource, entry, options.get("preconditions") or {})
         if resource.key == "namespaces" and entry.name in PERMANENT_NAMESPACES:
             raise forbidden("", "namespaces", entry.name, "this namespace may not be deleted")
         value = entry.object()
         metadata = value["metadata"]
-        finalizers = _deletion_finalizers(metadata.get("finalizers") or [], options)
+        finalizers = deletion_finalizers(metadata.get("finalizers") or [], options)
         asked = options.get("gracePeriodSeconds")
         rule = self.kind(resource).grace
         grace = rule(value, asked if isinstance(asked, int) else None) if rule is not None else 0
@@ -385,7 +394,7 @@ class Writer:
             metadata["finalizers"] = left
         else:
             metadata.pop("finalizers", None)
-        await self._store.write(resource.key, value, base=head, delete=_finished(value))
+        await self._store.write(resource.key, value, base=head, delete=finished(value))
 
     async def modify(self, resource: ResourceType, entry: Entry, change: Callable[[Object], bool]) -> Entry | None:
         """Let a controller change the newest state; `change` returns False to leave it. The entry, or None."""
@@ -395,121 +404,4 @@ class Writer:
         value = head.object()
         if not change(value):
             return head
-        return await self._store.write(resource.key, value, base=head, delete=_finished(value))
-
-
-def dry_run(query: Mapping[str, str]) -> bool:
-    """Whether the request asks for a rehearsal (`dryRun=All`)."""
-    text = query.get("dryRun", "")
-    if text not in ("", "All"):
-        raise bad_request(f'dryRun: Unsupported value: "{text}": supported values: "All"')
-    return text == "All"
-
-
-def _dry(options: Object) -> dict[str, str]:
-    listed = options.get("dryRun")
-    return {"dryRun": str(listed[0])} if isinstance(listed, list) and listed else {}
-
-
-def _unknown_fields(unknown: list[str], mode: str) -> list[str]:
-    if mode not in ("Strict", "Warn", "Ignore"):
-        raise bad_request(f'fieldValidation: Unsupported value: "{mode}": supported values: "Ignore", "Strict", "Warn"')
-    if not unknown or mode == "Ignore":
-        return []
-    words = [f'unknown field "{path}"' for path in unknown[:100]]
-    if mode == "Strict":
-        raise bad_request(f"strict decoding error: {', '.join(words)}")
-    return words
-
-
-def _name_causes(name: str, kind: Kind, resource: ResourceType) -> list[Cause]:
-    if not name:
-        return [Cause("FieldValueRequired", "Required value: name or generateName is required", "metadata.name")]
-    error = (subdomain_error if resource.custom else kind.name_error)(name)
-    return [Cause("FieldValueInvalid", f'Invalid value: "{name}": {error}', "metadata.name")] if error else []
-
-
-def _specification(value: Object, resource: ResourceType) -> Object:
-    """The part of an object whose changes `metadata.generation` counts."""
-    aside = ("metadata", "status") if resource.status else ("metadata",)
-    return {key: item for key, item in value.items() if key not in aside}
-
-
-def _finished(value: Object) -> bool:
-    """Whether a deletion waits for nothing any more."""
-    metadata = value["metadata"]
-    return (
-        "deletionTimestamp" in metadata
-        and not metadata.get("finalizers")
-        and not metadata.get("deletionGracePeriodSeconds")
-        and not (value.get("kind") == "Namespace" and value.get("spec", {}).get("finalizers"))
-    )
-
-
-def _heartbeat_only(resource: ResourceType, target: Target, value: Object, old: Object) -> bool:
-    """Whether a node's status says nothing new but that the node lives."""
-    if resource.key != "nodes" or target.subresource != "status":
-        return False
-
-    def essence(item: Object) -> Object:
-        status = dict(item.get("status") or {})
-        status["conditions"] = [
-            {key: part for key, part in condition.items() if key != "lastHeartbeatTime"}
-            for condition in status.get("conditions") or ()
-        ]
-        return {**item, "status": status}
-
-    return essence(value) == essence(old)
-
-
-def _delete_options(request: ApiRequest, bodies: BodyReader) -> Object:
-    options = bodies.read(request) if request.body else {}
-    query = request.query
-    if "gracePeriodSeconds" in query:
-        options.setdefault("gracePeriodSeconds", number(query, "gracePeriodSeconds", maximum=2**31))
-    if "propagationPolicy" in query:
-        options.setdefault("propagationPolicy", query["propagationPolicy"])
-    if "orphanDependents" in query:
-        options.setdefault("orphanDependents", query["orphanDependents"] == "true")
-    policy = options.get("propagationPolicy")
-    if policy not in (None, "Background", "Foreground", "Orphan"):
-        raise bad_request(
-            f'propagationPolicy: Unsupported value: "{policy}": supported values: "Background", "Foreground", "Orphan"'
-        )
-    return options
-
-
-def _deletion_finalizers(present: list[str], options: Object) -> list[str]:
-    """The object's finalizers with the one that the propagation policy asks for."""
-    policy = options.get("propagationPolicy")
-    if policy is None and options.get("orphanDependents") is not None:
-        policy = "Orphan" if options["orphanDependents"] else "Background"
-    if policy is None:
-        return list(present)
-    kept = [name for name in present if name not in (FOREGROUND, ORPHAN)]
-    if policy == "Foreground":
-        kept.append(FOREGROUND)
-    elif policy == "Orphan":
-        kept.append(ORPHAN)
-    return kept
-
-
-def _check_preconditions(resource: ResourceType, entry: Entry, preconditions: Object) -> None:
-    for key, word, present in (("uid", "UID", entry.uid), ("resourceVersion", "ResourceVersion", str(entry.version))):
-        asked = preconditions.get(key)
-        if asked not in (None, "", present):
-            text = f"Precondition failed: {word} in precondition: {asked}, {word} in object meta: {present}"
-            raise conflict(resource.group, resource.plural, entry.name, text)
-
-
-def admin_failure(user: User | None, verb: str, resource: ResourceType, namespace: str) -> StatusFailure:
-    """403 in upstream's words."""
-    who = user.name if user is not None else "system:anonymous"
-    scope = f' in the namespace "{namespace}"' if namespace else " at the cluster scope"
-    return forbidden(
-        resource.group,
-        resource.plural,
-        "",
-        f'User "{who}" cannot {verb} resource "{resource.plural}" in API group "{resource.group}"{scope}: '
-        "the embedded API admits administrators only (group system:masters); RBAC objects are stored, not enforced",
-    )
+        return await self._store.write(resource.key, value, base=head, delete=finished(value))

@@ -9,6 +9,8 @@ from edgeappliance.kubeapi.errors import bad_request
 JSON = "application/json"
 BODY_LIMIT = 3 * 1024 * 1024
 """Bytes of a request body, as upstream has it."""
+QUERY_LIMIT = 64
+"""Parameters of a query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,16 @@ class ApiRequest:
         accept: str = "",
         user: User | None = None,
     ) -> "ApiRequest":
-        """From a raw request target (`/api/v1/pods?limit=1`)."""
+        """From a raw request target (`/api/v1/pods?limit=1`); StatusFailure 400 for too many parameters."""
         path, _, query = target.partition("?")
+        try:
+            parameters = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=QUERY_LIMIT)) if query else {}
+        except ValueError:
+            raise bad_request(f"the query has more than {QUERY_LIMIT} parameters") from None
         return cls(
             method=method,
             path=unquote(path),
-            query=dict(parse_qsl(query, keep_blank_values=True, max_num_fields=64)) if query else {},
+            query=parameters,
             body=body,
             content_type=content_type,
             accept=accept,

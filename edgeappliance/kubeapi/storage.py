@@ -54,6 +54,32 @@ class Change:
     frames: dict[Any, bytes] = field(default_factory=dict)
 
 
+class History(Protocol):
+    """The recent changes of a collection, read by position (`edgeappliance.kubeapi.history` is one)."""
+
+    @property
+    def floor(self) -> int:
+        """Changes up to this resourceVersion are no longer known."""
+        ...
+
+    @property
+    def end(self) -> int:
+        """The position of the next change."""
+        ...
+
+    def position_after(self, version: int) -> int | None:
+        """Where to read on after a resourceVersion; None when changes since then are forgotten."""
+        ...
+
+    def read(self, position: int) -> list[Change] | None:
+        """The changes from a position on; None when the reader has fallen behind."""
+        ...
+
+    async def wait(self, timeout: float) -> None:
+        """Return at the next change, or after `timeout` seconds."""
+        ...
+
+
 class Storage(Protocol):
     """Reading side of a storage, as lists, gets and watches need it."""
 
@@ -68,4 +94,8 @@ class Storage(Protocol):
 
     def entries(self, resource: str, namespace: str = "") -> Sequence[Entry]:
         """All objects of a collection (of one namespace), ordered by namespace and name."""
+        ...
+
+    def history(self, resource: str) -> History:
+        """The recent changes of a collection, for watches."""
         ...

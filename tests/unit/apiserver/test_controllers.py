@@ -83,7 +83,10 @@ async def test_a_node_that_never_reported_is_unknown(
 ) -> None:
     await embedded_api.ok("POST", NODES, {"metadata": {"name": "n"}})
     await watch.examine()
-    api_clock.advance(GRACE)
+    api_clock.advance(GRACE / 2)
+    await embedded_api.ok("PATCH", f"{NODES}/n", {"metadata": {"labels": {"a": "b"}}}, type=MERGE)
+    await watch.examine()  # a label is no sign of life
+    api_clock.advance(GRACE / 2)
     await watch.examine()
     condition = (await embedded_api.ok("GET", f"{NODES}/n"))["status"]["conditions"][0]
     assert (condition["status"], condition["reason"]) == ("Unknown", "NodeStatusNeverUpdated")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from cloudgateway.apiserver import history
-from cloudgateway.apiserver.reading import BOOKMARK_INTERVAL
 from edgeappliance.kernel.clock import ManualClock
+from edgeappliance.kubeapi import history
+from edgeappliance.kubeapi.reading import BOOKMARK_INTERVAL
 from tests.support.embedded_api import MERGE, Api
 
 MAPS = "/api/v1/namespaces/default/configmaps"

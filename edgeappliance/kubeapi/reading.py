@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import msgspec
 
-from cloudgateway.apiserver.store import ObjectStore
 from edgeappliance.kernel.clock import Clock
 from edgeappliance.kubeapi.errors import (
     StatusFailure,
@@ -22,7 +21,7 @@ from edgeappliance.kubeapi.framing import bookmark_frame, error_frame, object_li
 from edgeappliance.kubeapi.request import ApiRequest, Target, View, accepted_views, flag, number
 from edgeappliance.kubeapi.resources import ResourceType
 from edgeappliance.kubeapi.selectors import Selector, parse_fields, parse_labels
-from edgeappliance.kubeapi.storage import Change, ChangeType, Entry
+from edgeappliance.kubeapi.storage import Change, ChangeType, Entry, Storage
 from edgeappliance.kubeapi.tables import DEFAULT_COLUMNS, partial_metadata, table
 
 BOOKMARK_INTERVAL = 60.0
@@ -114,7 +113,7 @@ class Encoding:
 class Reader:
     """The reading verbs over a store."""
 
-    def __init__(self, store: ObjectStore, clock: Clock) -> None:
+    def __init__(self, store: Storage, clock: Clock) -> None:
         self._store = store
         self._clock = clock
         self._snapshots: OrderedDict[str, _Snapshot] = OrderedDict()
@@ -150,7 +149,7 @@ class Reader:
                 )
         return Filter(target.namespace, parse_labels(request.query.get("labelSelector", "")), fields)
 
-    def select(self, resource: ResourceType, wanted: Filter) -> list[Entry]:
+    def select(self, resource: ResourceType, wanted: Filter) -> Sequence[Entry]:
         """The visible objects that a filter asks for."""
         entries = self._store.entries(resource.key, wanted.namespace)
         if wanted.labels or wanted.fields:

@@ -1,0 +1,137 @@
+"""Decisions about a write that are functions of values: options, names, finalizers, what counts as a change."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cloudgateway.apiserver.bodies import BodyReader
+from cloudgateway.apiserver.kinds import Kind
+from cloudgateway.apiserver.metadata import FOREGROUND, ORPHAN
+from edgeappliance.kubeapi.errors import Cause, StatusFailure, bad_request, conflict, forbidden
+from edgeappliance.kubeapi.names import subdomain_error
+from edgeappliance.kubeapi.request import ApiRequest, Target, User, number
+from edgeappliance.kubeapi.resources import ResourceType
+from edgeappliance.kubeapi.storage import Entry
+
+Object = dict[str, Any]
+
+
+def dry_run(query: Mapping[str, str]) -> bool:
+    """Whether the request asks for a rehearsal (`dryRun=All`)."""
+    text = query.get("dryRun", "")
+    if text not in ("", "All"):
+        raise bad_request(f'dryRun: Unsupported value: "{text}": supported values: "All"')
+    return text == "All"
+
+
+def dry_option(options: Object) -> dict[str, str]:
+    """The dryRun of DeleteOptions as the query parameter that it stands for."""
+    listed = options.get("dryRun")
+    return {"dryRun": str(listed[0])} if isinstance(listed, list) and listed else {}
+
+
+def unknown_fields(unknown: list[str], mode: str) -> list[str]:
+    """Warnings for fields that were dropped; StatusFailure 400 in Strict mode."""
+    if mode not in ("Strict", "Warn", "Ignore"):
+        raise bad_request(f'fieldValidation: Unsupported value: "{mode}": supported values: "Ignore", "Strict", "Warn"')
+    if not unknown or mode == "Ignore":
+        return []
+    words = [f'unknown field "{path}"' for path in unknown[:100]]
+    if mode == "Strict":
+        raise bad_request(f"strict decoding error: {', '.join(words)}")
+    return words
+
+
+def name_causes(name: str, kind: Kind, resource: ResourceType) -> list[Cause]:
+    """What is wrong with a new object's name."""
+    if not name:
+        return [Cause("FieldValueRequired", "Required value: name or generateName is required", "metadata.name")]
+    error = (subdomain_error if resource.custom else kind.name_error)(name)
+    return [Cause("FieldValueInvalid", f'Invalid value: "{name}": {error}', "metadata.name")] if error else []
+
+
+def specification(value: Object, resource: ResourceType) -> Object:
+    """The part of an object whose changes `metadata.generation` counts."""
+    aside = ("metadata", "status") if resource.status else ("metadata",)
+    return {key: item for key, item in value.items() if key not in aside}
+
+
+def finished(value: Object) -> bool:
+    """Whether a deletion waits for nothing any more."""
+    metadata = value["metadata"]
+    return (
+        "deletionTimestamp" in metadata
+        and not metadata.get("finalizers")
+        and not metadata.get("deletionGracePeriodSeconds")
+        and not (value.get("kind") == "Namespace" and value.get("spec", {}).get("finalizers"))
+    )
+
+
+def heartbeat_only(resource: ResourceType, target: Target, value: Object, old: Object) -> bool:
+    """Whether a node's status says nothing new but that the node lives."""
+    if resource.key != "nodes" or target.subresource != "status":
+        return False
+
+    def essence(item: Object) -> Object:
+        status = dict(item.get("status") or {})
+        status["conditions"] = [
+            {key: part for key, part in condition.items() if key != "lastHeartbeatTime"}
+            for condition in status.get("conditions") or ()
+        ]
+        return {**item, "status": status}
+
+    return essence(value) == essence(old)
+
+
+def delete_options(request: ApiRequest, bodies: BodyReader) -> Object:
+    """metav1.DeleteOptions of a request: the body's, completed by the query's."""
+    options = bodies.read(request) if request.body else {}
+    query = request.query
+    if "gracePeriodSeconds" in query:
+        options.setdefault("gracePeriodSeconds", number(query, "gracePeriodSeconds", maximum=2**31))
+    if "propagationPolicy" in query:
+        options.setdefault("propagationPolicy", query["propagationPolicy"])
+    if "orphanDependents" in query:
+        options.setdefault("orphanDependents", query["orphanDependents"] == "true")
+    policy = options.get("propagationPolicy")
+    if policy not in (None, "Background", "Foreground", "Orphan"):
+        raise bad_request(
+            f'propagationPolicy: Unsupported value: "{policy}": supported values: "Background", "Foreground", "Orphan"'
+        )
+    return options
+
+
+def deletion_finalizers(present: list[str], options: Object) -> list[str]:
+    """The object's finalizers with the one that the propagation policy asks for."""
+    policy = options.get("propagationPolicy")
+    if policy is None and options.get("orphanDependents") is not None:
+        policy = "Orphan" if options["orphanDependents"] else "Background"
+    if policy is None:
+        return list(present)
+    kept = [name for name in present if name not in (FOREGROUND, ORPHAN)]
+    if policy == "Foreground":
+        kept.append(FOREGROUND)
+    elif policy == "Orphan":
+        kept.append(ORPHAN)
+    return kept
+
+
+def check_preconditions(resource: ResourceType, entry: Entry, preconditions: Object) -> None:
+    """Raise StatusFailure 409 when the object is not the one that was meant."""
+    for key, word, present in (("uid", "UID", entry.uid), ("resourceVersion", "ResourceVersion", str(entry.version))):
+        asked = preconditions.get(key)
+        if asked not in (None, "", present):
+            text = f"Precondition failed: {word} in precondition: {asked}, {word} in object meta: {present}"
+            raise conflict(resource.group, resource.plural, entry.name, text)
+
+
+def admin_failure(user: User | None, verb: str, resource: ResourceType, namespace: str) -> StatusFailure:
+    """403 in upstream's words."""
+    who = user.name if user is not None else "system:anonymous"
+    scope = f' in the namespace "{namespace}"' if namespace else " at the cluster scope"
+    return forbidden(
+        resource.group,
+        resource.plural,
+        "",
+        f'User "{who}" cannot {verb} resource "{resource.plural}" in API group "{resource.group}"{scope}: '
+        "the embedded API admits administrators only (group system:masters); RBAC objects are stored, not enforced",
+    )
