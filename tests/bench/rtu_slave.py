@@ -34,7 +34,7 @@ def main(link: str, baud: int, registers: int) -> None:
     unit.fill(Table.HOLDING, 0, range(registers))
     # A real slave is not slowed down by what else the machine does.
     with suppress(PermissionError):
-        os.nice(-15)
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     line = RtuLine([unit], link=link, baud=baud, faults=note, spin=True)
     with line:
         print("ready", flush=True)
