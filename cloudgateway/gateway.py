@@ -7,8 +7,9 @@ from datetime import timedelta
 
 from cloudgateway.cloudhub.connection import limit_tls_buffers
 from cloudgateway.cloudhub.dispatch import Destination
-from cloudgateway.cloudhub.hub import CloudHub, HubSettings
+from cloudgateway.cloudhub.hub import CloudHub
 from cloudgateway.cloudhub.leases import SessionLeases
+from cloudgateway.cloudhub.needs import HubSettings
 from cloudgateway.cloudhub.records import RecordBook
 from cloudgateway.cloudhub.traffic import Traffic
 from cloudgateway.config import GatewaySettings, server_names

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import sys
@@ -22,8 +23,15 @@ def run_forever(config: GatewaySettings) -> int:
     half of what it keeps on uvloop (150 against 280 KB).
     """
     log.setup(level=config.log.level, form=config.log.format)
+    _raise_file_limit()
     asyncio.run(_run(config))
     return 0
+
+
+def _raise_file_limit() -> None:
+    """A connection is a file, and the usual soft limit of 1 024 is less than a fleet."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _run(config: GatewaySettings) -> None:

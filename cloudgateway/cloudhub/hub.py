@@ -2,8 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
 
 from websockets.http11 import Request
 
@@ -11,11 +9,11 @@ from cloudgateway.cloudhub.authorization import Relations, forbidden, refusal
 from cloudgateway.cloudhub.connection import CLOSE_TIME, Connection, Link
 from cloudgateway.cloudhub.delivery import Kind, plan, resource_type
 from cloudgateway.cloudhub.dispatch import Destination, destination
-from cloudgateway.cloudhub.queue import OURS, UPSTREAM, NodeQueue, Outcome, Record
+from cloudgateway.cloudhub.needs import CredentialSource, HubSettings, Leases, Records, Upstream
+from cloudgateway.cloudhub.queue import OURS, UPSTREAM, NodeQueue, Outcome
 from cloudgateway.cloudhub.session import Incoming, Session, SessionInfo
 from cloudgateway.cloudhub.traffic import Traffic
 from cloudgateway.onboarding.authority import NODE_PREFIX
-from cloudgateway.onboarding.credentials import Credentials
 from cloudgateway.onboarding.enrolment import valid_node_name
 from cloudgateway.onboarding.tls import link_context
 from edgeappliance.kernel.backoff import Backoff
@@ -36,53 +34,6 @@ _TICK = 0.5
 _UPGRADE_TIME = 15.0
 _CLAIM_LONGEST = 10.0
 _GOODBYE_TIME = 1.0
-
-
-class Upstream(Protocol):
-    """A controller as the hub sees it.
-
-    Called for each of its messages, in the order in which the node sent them, the next when it has returned;
-    `message.resource` is as on the socket, without the node. Answers go through `CloudHub.push`.
-    """
-
-    async def handle(self, node: str, message: Message) -> None: ...
-
-
-class Records(Protocol):
-    """ObjectSync records, in memory."""
-
-    async def wait_synced(self) -> None: ...
-
-    def versions(self, node: str) -> dict[str, int]: ...
-
-    def note(self, node: str, record: Record) -> None: ...
-
-
-class Leases(Protocol):
-    """Which replica holds which node."""
-
-    def watch(self, taken: Callable[[str], None]) -> None: ...
-
-    async def claim(self, node: str, store: str) -> bool: ...
-
-    async def release(self, node: str) -> None: ...
-
-
-class CredentialSource(Protocol):
-    """Where the server certificate comes from."""
-
-    async def wait(self) -> Credentials: ...
-
-
-@dataclass(frozen=True, slots=True)
-class HubSettings:
-    """The operator's choices. `keepalive` is the silence in seconds after which a session ends."""
-
-    host: str
-    port: int
-    node_limit: int
-    keepalive: float = 30.0
-    authorize: bool = True
 
 
 SessionCallback = Callable[[str, bool, SessionInfo], None]
@@ -243,7 +194,10 @@ class CloudHub:
             await asyncio.sleep(_TICK)
             now = self._clock.monotonic()
             for session in list(self._sessions.values()):
-                self._look_after(session, now)
+                try:
+                    self._look_after(session, now)
+                except Exception as error:  # noqa: BLE001 - one node's fault must not end the others' sessions
+                    self._broken(session, error)
             loop_now = asyncio.get_running_loop().time()
             for connection in [one for one in self._connections if loop_now - one.since > _UPGRADE_TIME]:
                 if not connection.upgraded:
@@ -292,7 +246,7 @@ class CloudHub:
         store = _first(request, STORE_HEADER)[:128] if ours else ""
         session = Session(node, connection, self, ours=ours, store=store, clock=self._clock)
         self._sessions[node] = session
-        self._tasks.spawn(self._open(session), name=f"open-{node}")
+        self._tasks.spawn(self._open_guarded(session), name=f"open-{node}")
         return session
 
     def _refuse(self, connection: Connection, node: str, status: int, reason: str) -> tuple[int, str]:
@@ -301,6 +255,16 @@ class CloudHub:
             "connection refused", node=node[:253], peer=connection.peer, cn=connection.common_name, reason=reason
         )
         return status, reason
+
+    async def _open_guarded(self, session: Session) -> None:
+        try:
+            await self._open(session)
+        except Exception as error:  # noqa: BLE001 - likewise
+            self._broken(session, error)
+
+    def _broken(self, session: Session, error: Exception) -> None:
+        self._log.error("session failed", node=session.node, error=error, exc_info=error)
+        self._end(session, "a fault of ours")
 
     async def _open(self, session: Session) -> None:
         """Claim the node, read what it has acknowledged, then let messages flow."""
@@ -453,8 +417,8 @@ class CloudHub:
             return
         try:
             await self._leases.release(node)
-        except ApplianceError as error:
-            self._log.debug("node not released", node=node, error=error)
+        except Exception as error:  # noqa: BLE001 - the next who claims the node does not care
+            self._log.warning("node not released", node=node, error=error)
 
     def _tell(self, session: Session, *, up: bool, resync: bool = False) -> None:
         info = SessionInfo(session.connection.peer, session.ours, resync)

@@ -1,7 +1,7 @@
 """The gateway of the fleet benchmark: the whole program with its embedded API, plus orders on stdin.
 
-`identities N DIR` makes N nodes and their identities; `memory` prints sessions and PSS in KB; `push N SIZE` sends N keyed messages
-round robin and prints seconds, CPU seconds and acknowledged messages once all are acknowledged.
+`identities N DIR` makes N nodes and their identities; `memory` prints sessions and PSS in KB; `push N SIZE` sends N
+keyed messages round robin and prints seconds, CPU seconds and acknowledged messages once all are acknowledged.
 """
 
 import asyncio

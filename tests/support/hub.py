@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from cloudgateway.cloudhub.dispatch import Destination
-from cloudgateway.cloudhub.hub import CloudHub, HubSettings
+from cloudgateway.cloudhub.hub import CloudHub
+from cloudgateway.cloudhub.needs import HubSettings
 from cloudgateway.cloudhub.queue import Record
 from cloudgateway.cloudhub.session import SessionInfo
 from cloudgateway.cloudhub.traffic import Traffic

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from cloudgateway.cloudhub.dispatch import Destination
-from cloudgateway.cloudhub.hub import OURS_HEADER, STORE_HEADER, HubSettings
+from cloudgateway.cloudhub.hub import OURS_HEADER, STORE_HEADER
+from cloudgateway.cloudhub.needs import HubSettings
 from edgeappliance.wire.message import Message
 from tests.support import kubeedge_edge as edge
 from tests.support.hub import HubSite, MemoryRecords, running_hub
@@ -324,6 +325,23 @@ async def test_an_edge_with_a_new_store_gets_everything_again() -> None:
         await core.wait_for("default/configmap/cm-u1")
         await core.close()
         await site.until(lambda: leases.held == [])
+
+
+async def test_a_fault_while_opening_ends_only_that_session() -> None:
+    class Broken(Leases):
+        async def claim(self, node: str, store: str) -> bool:
+            if node == "edge-bad":
+                raise KeyError("metadata")
+            return await super().claim(node, store)
+
+    async with running_hub(leases=Broken()) as site:
+        good = await site.connect("edge-1")
+        bad = edge.EdgeCore("edge-bad")
+        await bad.connect(site.hub.port, site.identity("edge-bad").context())
+        await asyncio.wait_for(bad.closed.wait(), 5)
+        assert site.hub.nodes() == ["edge-1"]
+        await good.close()
+        await bad.close()
 
 
 async def test_a_session_that_another_replica_took_ends_here() -> None:
