@@ -56,6 +56,7 @@ class Appliance:
         self._place: Place
         self._twin: DeviceTwin
         self._devices: Devices
+        self._mappers: Mappers | None = None
         self._log = get_logger("edgecore")
 
     async def start(self) -> None:
@@ -142,7 +143,8 @@ class Appliance:
         bus.twin_inbox(self._twin.mqtt)
         receivers: list[Receiver] = [_twin_changes(self._twin)]
         if config.mappers.modbus:
-            receivers.append(add("mappers", lambda scope: Mappers(scope=scope, bus=bus, clock=clock)).apply)
+            self._mappers = add("mappers", lambda scope: Mappers(scope=scope, bus=bus, clock=clock))
+            receivers.append(self._mappers.apply)
         local = LocalFolder(Path(config.mappers.directory))
         self._devices = add("devices", lambda scope: Devices(scope, objects=meta, receivers=receivers, local=local))
         cloud.on_connection(self._twin.connection)
@@ -230,7 +232,9 @@ class Appliance:
         }
 
     async def _device_list(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        return {"now_ms": self._clock.wall_ms(), "devices": device_report(self._devices.results(), self._twin)}
+        field = self._mappers.devices() if self._mappers is not None else []
+        report = device_report(self._devices.results(), self._twin, field)
+        return {"now_ms": self._clock.wall_ms(), "devices": report}
 
 
 def _twin_changes(twin: DeviceTwin) -> Receiver:

@@ -1,6 +1,6 @@
-"""What `edgecore devices` shows: specifications and twins side by side, as plain values."""
+"""What `edgecore devices` shows: specifications, twins and what the mappers say, side by side, as plain values."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from edgeappliance.devicemodel.catalogue import CatalogueChange
@@ -15,15 +15,24 @@ class Twins(Protocol):
     def device(self, device_id: str) -> Device | None: ...
 
 
-def device_report(results: Iterable[CatalogueChange], twins: Twins) -> list[dict[str, Any]]:
-    """One entry a device, ordered by id."""
-    return [_device(result, twins.device(result.device_id)) for result in sorted(results, key=lambda r: r.device_id)]
+def device_report(
+    results: Iterable[CatalogueChange], twins: Twins, field: Iterable[Mapping[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """One entry a device, ordered by id. `field` are the rows of `Mappers.devices`."""
+    rows = {row["id"]: row for row in field}
+    return [
+        _device(result, twins.device(result.device_id), rows.get(result.device_id, {}))
+        for result in sorted(results, key=lambda r: r.device_id)
+    ]
 
 
-def _device(result: CatalogueChange, device: Device | None) -> dict[str, Any]:
+def _device(result: CatalogueChange, device: Device | None, row: Mapping[str, Any]) -> dict[str, Any]:
     spec = result.spec
     twin = device.twin.entries if device is not None else {}
     properties = [_property(item.name, item, twin.get(item.name)) for item in spec.properties] if spec else []
+    read = {item["name"]: item for item in row.get("properties", ())}
+    for item in properties:
+        _add_field(item, read.get(item["name"]))
     known = {item["name"] for item in properties}
     properties += [_property(key, None, entry) for key, entry in sorted(twin.items()) if key not in known]
     return {
@@ -31,9 +40,18 @@ def _device(result: CatalogueChange, device: Device | None) -> dict[str, Any]:
         "protocol": spec.protocol if spec else "",
         "state": device.state if device is not None else "",
         "local": bool(spec and spec.local),
-        "errors": [str(error) for error in result.errors],
+        "line": row.get("line", ""),
+        "unit": row.get("unit", ""),
+        "reason": row.get("reason", ""),
+        "errors": [*(str(error) for error in result.errors), *row.get("errors", ())],
         "properties": properties,
     }
+
+
+def _add_field(item: dict[str, Any], read: Mapping[str, Any] | None) -> None:
+    """A property that could never be read is not in the twin; the reason is known to the mapper alone."""
+    if read is not None and read["reason"] and item["quality"] in ("", "good"):
+        item["quality"], item["reason"] = read["quality"], read["reason"]
 
 
 def _property(name: str, spec: PropertySpec | None, entry: MsgTwin | None) -> dict[str, Any]:

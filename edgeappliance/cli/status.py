@@ -62,12 +62,16 @@ def devices(socket: Path, *, only: str, as_json: bool) -> int:
 def render_device(device: Mapping[str, Any], now_ms: int) -> list[str]:
     """One device as lines for a terminal."""
     head = f"{device['id']}   {device['protocol'] or 'no mapper'}   {device['state'] or 'state unknown'}"
+    if device["line"]:
+        head += f"   {device['line']} unit {device['unit']}"
     lines = [head]
+    if device["reason"]:
+        lines.append(f"  {device['reason']}")
     lines += [f"  error: {error}" for error in device["errors"]]
     rows = []
     for item in device["properties"]:
         age = span((now_ms - item["reported_ms"]) / 1000) if item["reported_ms"] else ""
-        quality = item["quality"] + (f": {item['reason']}" if item["reason"] else "")
+        quality = ": ".join(part for part in (item["quality"], item["reason"]) if part)
         desired = item["desired"] if item["desired"] is not None else ""
         reported = item["reported"] if item["reported"] is not None else ""
         rows.append((item["name"], item["type"], reported, item["unit"], age, desired, quality))
