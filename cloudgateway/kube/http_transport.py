@@ -48,18 +48,28 @@ class HttpTransport:
 
     async def send(self, request: Request, *, timeout: float) -> Response:
         try:
-            async with self._session.request(
-                request.method,
-                self._url(request),
-                data=request.body,
-                headers=await self._headers(request),
-                server_hostname=self._server_name,
-                timeout=aiohttp.ClientTimeout(total=timeout, connect=min(timeout, 10.0)),
-            ) as response:
-                body = await response.read()
-                return Response(response.status, body, _retry_after(response))
+            try:
+                return await self._send(request, timeout)
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+                # A kept connection that the server has closed meanwhile shows only when it is used. Once more on a
+                # new one, unless it could not connect at all or doing it twice would make a difference.
+                if isinstance(error, aiohttp.ClientConnectorError) or request.method == "POST":
+                    raise
+                return await self._send(request, timeout)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unavailable(self._base, error) from error
+
+    async def _send(self, request: Request, timeout: float) -> Response:
+        async with self._session.request(
+            request.method,
+            self._url(request),
+            data=request.body,
+            headers=await self._headers(request),
+            server_hostname=self._server_name,
+            timeout=aiohttp.ClientTimeout(total=timeout, connect=min(timeout, 10.0)),
+        ) as response:
+            body = await response.read()
+            return Response(response.status, body, _retry_after(response))
 
     @asynccontextmanager
     async def stream(self, request: Request, *, read_timeout: float) -> AsyncIterator[AsyncIterator[bytes]]:

@@ -185,8 +185,9 @@ class Reflector:
 
     async def _watch(self) -> None:
         watched = self._watched
-        # Spread, so that a hundred watches do not end in the same second.
-        timeout = random.randint(240, 360)  # noqa: S311  - no secret
+        # Short, so that an API server which hangs with its connections open is noticed in two minutes; spread, so
+        # that a hundred watches do not end in the same second.
+        timeout = random.randint(90, 130)  # noqa: S311  - no secret
         if self._resync:
             timeout = min(timeout, max(1, int(self._resync)))
         async for events in self._client.watch(
