@@ -14,7 +14,7 @@ from edgeappliance.kernel.supervisor import TaskScope
 from edgeappliance.mappers.binding import Binding, FieldProtocol, LineSettings, Protocols
 from edgeappliance.mappers.line import Line
 from edgeappliance.mappers.linecore import LineCore
-from edgeappliance.mappers.points import Event, Point, PointKey, Sample
+from edgeappliance.mappers.points import Event, Point, PointKey, Sample, Written
 from edgeappliance.mappers.twinroad import Bus, TwinRoad
 
 _TICK_S = 1.0
@@ -149,6 +149,8 @@ class Mappers:
         self._devices[spec.id] = _Device(spec, binding)
         self._road.set_device(spec.id, binding.points, state_cycle=spec.state_report_cycle_ms / 1000)
         await self._join(spec.id, binding, protocol)
+        if known is None:
+            self._road.ask(spec.id)
 
     async def _join(self, device: str, binding: Binding, protocol: FieldProtocol) -> None:
         key = binding.line.key
@@ -218,6 +220,8 @@ class Mappers:
         entry = self._lines.get(device.binding.line.key) if device is not None else None
         if entry is not None and entry.line is not None:
             entry.line.tell(lambda core, _now: core.set_point(key, text))
+        else:
+            self._road.take([Written(key, text, "the line is not open yet")])
 
     # -- values ---------------------------------------------------------------------------------------------
 

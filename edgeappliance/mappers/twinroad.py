@@ -95,8 +95,12 @@ class TwinRoad:
         self._state_cycles[device] = state_cycle
         for name in (known or {}).keys() - new.keys():
             self._samples.pop((device, name), None)
-        if known is None:
-            self._ask(device)
+
+    def ask(self, device: str) -> None:
+        """Ask the twin for everything; its answer says which set-points differ."""
+        if self._bus.connected:
+            base = TwinBase(event_id=str(uuid.uuid4()), timestamp=self._clock.wall_ms())
+            self._publish(f"{_PREFIX}{device}/twin/get", base)
 
     def remove_device(self, device: str) -> None:
         """Forget a device."""
@@ -136,7 +140,7 @@ class TwinRoad:
             if cycle and device in self._states and now - self._state_said.get(device, now - cycle) >= cycle:
                 self._pending_states.add(device)
         for device in self._book.due(now):
-            self._ask(device)
+            self.ask(device)
         self._flush()
 
     def _take_written(self, event: Written) -> None:
@@ -204,16 +208,10 @@ class TwinRoad:
             self.refused += 1
         return sent
 
-    def _ask(self, device: str) -> None:
-        """Ask the twin for everything; its answer says which set-points differ."""
-        if self._bus.connected:
-            base = TwinBase(event_id=str(uuid.uuid4()), timestamp=self._clock.wall_ms())
-            self._publish(f"{_PREFIX}{device}/twin/get", base)
-
     def _say_all(self, device: str) -> None:
         self._pending[device] = set(self._points[device])
         self._pending_states.add(device)
-        self._ask(device)
+        self.ask(device)
 
     def _on_connection(self, connected: bool) -> None:
         if not connected:

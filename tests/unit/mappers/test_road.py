@@ -1,12 +1,15 @@
 """From a register on a serial line to a twin message and back, through threads and real ptys."""
 
 import asyncio
+import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from edgeappliance.devicemodel import CatalogueChange, DeviceSpec
+from edgeappliance.mappers.bench.faults import Fault
 from edgeappliance.mappers.bench.meter import LIMIT_REGISTER, Meter
 from edgeappliance.mappers.bench.rtu_line import RtuLine
 from edgeappliance.mappers.bench.slave import Table
@@ -216,3 +219,33 @@ async def test_a_component_that_is_restarted_polls_again(tmp_path: Path) -> None
             bus.messages.clear()
             await mappers.start()
             await bus.until(lambda: bus.value(DEVICE, "limit") == "5")
+
+
+async def test_a_dead_unit_of_many_delays_the_others_by_its_time_out_at_most(tmp_path: Path) -> None:
+    """Six units on a paced line, cycle 300 ms; unit 4 does not exist, its time-out is 200 ms."""
+    tty = str(tmp_path / "tty")
+    asked: dict[int, list[float]] = {}
+
+    def note(number: int, _pdu: bytes) -> Fault | None:
+        asked.setdefault(number, []).append(time.monotonic())
+        return None
+
+    units = [Meter(number).unit for number in (1, 2, 3, 5, 6)]
+    with RtuLine(units, link=tty, baud=19200, faults=note) as line:
+        config = {"serialPort": tty, "baudRate": 19200, "timeout": 200, "probeInterval": 1000}
+        specs = [
+            spec_of(f"m{number}", {"slaveID": number, **config}, {"limit": {**LIMIT, "cycle": 300}})
+            for number in range(1, 7)
+        ]
+        async with running_mappers(*specs) as (_, bus):
+            await bus.until(lambda: all(bus.state(spec.id) for spec in specs))
+            asked.clear()
+            silent_before = line.figures.foreign
+            await asyncio.sleep(5)
+            assert bus.state("default/m4") == "offline"
+            assert all(bus.state(spec.id) == "online" for spec in specs if spec.name != "m4")
+    # One probe a second, and none of the others waits longer than a cycle and one time-out.
+    assert 3 <= line.figures.foreign - silent_before <= 6
+    for moments in asked.values():
+        assert max(after - before for before, after in pairwise(moments)) < 0.3 + 0.2 + 0.15
+        assert len(moments) >= 13
