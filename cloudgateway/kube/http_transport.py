@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from weakref import WeakSet
 
 import aiohttp
 from yarl import URL
@@ -20,6 +21,7 @@ __all__ = ["HttpTransport"]
 
 _TOKEN_LIFETIME = 60.0
 _STREAM_CHUNK = 256 * 1024
+_CLOSE_TIME = 1.0
 
 
 class HttpTransport:
@@ -35,9 +37,10 @@ class HttpTransport:
         self._server_name = access.tls_server_name or None
         self._token = access.token
         self._token_read = 0.0
+        self._sockets: WeakSet[socket.socket] = WeakSet()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                ssl=access.ssl_context() or True, limit=connections, socket_factory=_keepalive_socket
+                ssl=access.ssl_context() or True, limit=connections, socket_factory=self._socket
             ),
             headers={"User-Agent": "cloudgateway"},
             auto_decompress=True,
@@ -89,6 +92,17 @@ class HttpTransport:
 
     async def close(self) -> None:
         await self._session.close()
+        # aiohttp does not wait for the connections of requests that were cancelled: they need some turns more.
+        deadline = asyncio.get_running_loop().time() + _CLOSE_TIME
+        while any(made.fileno() >= 0 for made in self._sockets):
+            if asyncio.get_running_loop().time() > deadline:
+                break
+            await asyncio.sleep(0.005)
+
+    def _socket(self, address: tuple[Any, ...]) -> socket.socket:
+        made = _keepalive_socket(address)
+        self._sockets.add(made)
+        return made
 
     def _url(self, request: Request) -> URL:
         url = URL(self._base + request.path, encoded=True)
