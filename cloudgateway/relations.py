@@ -15,7 +15,7 @@ Need = tuple[str, str, str]
 
 
 class Relations:
-    """`cloudhub.authorization.Relations` from mirrors. A component."""
+    """`cloudhub.needs.ClusterView` from mirrors. A component."""
 
     def __init__(self, informers: Informers, *, volumes: bool) -> None:
         """`volumes`: the API serves volume attachments (the embedded one does not)."""
@@ -49,6 +49,12 @@ class Relations:
         if self._pods is None or not self._pods.synced:
             return Health(State.STARTING, "reading pods")
         return Health(State.RUNNING, details={"pods": len(self._needs)})
+
+    async def wait_synced(self) -> None:
+        """Return when the mirrors hold what the API holds; an API without volumes is none to wait for."""
+        for mirror in (self._pods, self._devices):
+            if mirror is not None:
+                await mirror.wait_synced()
 
     def pod_node(self, namespace: str, name: str) -> str | None:
         """The node a pod is bound to, "" when it is not, None when there is none."""

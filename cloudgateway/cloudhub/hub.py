@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 
 from websockets.http11 import Request
 
-from cloudgateway.cloudhub.authorization import Relations, forbidden, refusal
+from cloudgateway.cloudhub.authorization import forbidden, refusal
 from cloudgateway.cloudhub.connection import CLOSE_TIME, Connection, Link
 from cloudgateway.cloudhub.delivery import Kind, plan, resource_type
 from cloudgateway.cloudhub.dispatch import Destination, destination
-from cloudgateway.cloudhub.needs import CredentialSource, HubSettings, Leases, Records, Upstream
+from cloudgateway.cloudhub.needs import ClusterView, CredentialSource, HubSettings, Leases, Records, Upstream
 from cloudgateway.cloudhub.queue import OURS, UPSTREAM, NodeQueue, Outcome
 from cloudgateway.cloudhub.session import Incoming, Session, SessionInfo
 from cloudgateway.cloudhub.traffic import Traffic
@@ -48,7 +48,7 @@ class CloudHub:
         settings: HubSettings,
         credentials: CredentialSource,
         records: Records,
-        relations: Relations,
+        relations: ClusterView,
         leases: Leases | None,
         kube_ca: Callable[[], str],
         traffic: Traffic,
@@ -269,6 +269,7 @@ class CloudHub:
     async def _open(self, session: Session) -> None:
         """Claim the node, read what it has acknowledged, then let messages flow."""
         await self._records.wait_synced()
+        await self._relations.wait_synced()
         backoff = Backoff(initial=0.2, maximum=_CLAIM_LONGEST)
         same_store = True
         while self._leases is not None and not session.ended:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from cloudgateway.cloudhub.authorization import Relations
 from cloudgateway.cloudhub.queue import Record
 from cloudgateway.onboarding.credentials import Credentials
 from edgeappliance.wire.message import Message
@@ -17,6 +18,14 @@ class Upstream(Protocol):
     """
 
     async def handle(self, node: str, message: Message) -> None: ...
+
+
+class ClusterView(Relations, Protocol):
+    """Relations that are read from somewhere first."""
+
+    async def wait_synced(self) -> None:
+        """Return when the answers are true; before, a node would be refused what is its own."""
+        ...
 
 
 class Records(Protocol):

@@ -8,7 +8,7 @@ own length and about 1 KB. What did not fit is asked for again when there is roo
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from cloudgateway.cloudhub.delivery import Delivery, Kind, Subject
@@ -91,10 +91,6 @@ class QueueCounters:
     acknowledged: int = 0
     refused_by_peer: int = 0
     given_up: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-
-    def drop(self, cause: str) -> None:
-        self.dropped[cause] = self.dropped.get(cause, 0) + 1
 
 
 class NodeQueue:
@@ -134,7 +130,6 @@ class NodeQueue:
     def push(self, delivery: Delivery, *, msg_id: str, payload: bytes, now: float) -> tuple[Outcome, Record | None]:
         """Take a message (`payload` is its text on the wire), or say why not; the record to write, if any."""
         if delivery.kind is Kind.REFUSED or (delivery.kind is not Kind.ONCE and delivery.subject is None):
-            self.counters.drop("refused")
             return Outcome.REFUSED, None
         if delivery.kind is Kind.ONCE or delivery.subject is None:
             if not self._fits(payload):
@@ -278,10 +273,7 @@ class NodeQueue:
         else:
             room = True
             more = len(payload) - len(in_place_of.payload)
-        if room and (self._bytes + more <= self._limits.size or not self._bytes):
-            return True
-        self.counters.drop("full")
-        return False
+        return room and (self._bytes + more <= self._limits.size or not self._bytes)
 
     def _window_has_room(self, entry: _Entry) -> bool:
         if not self._flying:

@@ -29,7 +29,7 @@ _OBJECTS = 8000
 
 
 async def main(directory: Path, port: int) -> None:
-    log.setup(level="warning")
+    log.setup(level="error")
     gateway = Gateway(
         GatewaySettings(
             cloudhub=CloudHubSettings(host="127.0.0.1", port=port, node_limit=5000),

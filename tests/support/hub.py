@@ -59,6 +59,9 @@ class OpenRelations:
         self.devices: dict[tuple[str, str], str] = {}
         self.used: set[tuple[str, str, str, str]] = set()
 
+    async def wait_synced(self) -> None:
+        """Always."""
+
     def pod_node(self, namespace: str, name: str) -> str | None:
         return self.pods.get((namespace, name))
 

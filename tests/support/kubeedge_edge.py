@@ -191,7 +191,8 @@ class EdgeCore:
 
     It stores what metamanager would store (`rows`: resource -> content) and acknowledges as metamanager does:
     everything of group resource without a parent, and replies that somebody waits for. Set `acknowledge` to False
-    to be a node that does not answer, or give resources to `refuse` with an `error`.
+    to be a node that does not answer, clear `reading` to be one that takes nothing, or give resources to `refuse`
+    with an `error`.
     """
 
     def __init__(self, node: str) -> None:
@@ -201,6 +202,8 @@ class EdgeCore:
         self.frames: list[tuple[bool, int, int]] = []
         self.acknowledge = True
         self.refuse: set[str] = set()
+        self.reading = asyncio.Event()
+        self.reading.set()
         self.response_headers: dict[str, str] = {}
         self.closed = asyncio.Event()
         self.close_frame: bytes | None = None
@@ -329,6 +332,7 @@ class EdgeCore:
         parts: list[bytes] = []
         try:
             while True:
+                await self.reading.wait()
                 first, second = await self._reader.readexactly(2)
                 size = second & 0x7F
                 if size == 126:
@@ -361,6 +365,11 @@ class EdgeCore:
         async with self._arrived:
             self.received.append(one)
             self._arrived.notify_all()
+
+    async def acknowledge_all(self) -> None:
+        """Answer everything received so far, as a node that was only slow."""
+        for one in self.received:
+            await self._answer(one)
 
     async def _answer(self, one: dict[str, Any]) -> None:
         header, route = one["header"], one["route"]

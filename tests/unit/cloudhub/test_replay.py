@@ -37,7 +37,7 @@ async def test_everything_a_real_edge_sent_reaches_its_receiver() -> None:
             assert got == ids
         assert site.hub.connected("edge-1")
         assert site.traffic.denied == 0
-        assert "unreadable" not in site.traffic.queue.dropped
+        assert "unreadable" not in site.traffic.drops
         await core.close()
 
 

@@ -10,7 +10,6 @@ from cloudgateway.apiserver.embedded import EmbeddedApi
 from cloudgateway.kube.client import KubeClient
 from cloudgateway.kube.informers import Informers
 from cloudgateway.kube.local_transport import LocalTransport
-from cloudgateway.kube.reflector import Watched
 from cloudgateway.kube.resources import DEVICES, PODS
 from cloudgateway.relations import Relations
 from cloudgateway.site import KubeNodes, Mirrors, prepare
@@ -28,8 +27,7 @@ async def parts(tmp_path: Path) -> AsyncIterator[tuple[KubeClient, Relations]]:
     informers = supervisor.add("mirrors", lambda tasks: Mirrors(Informers(client, tasks))).informers
     relations = supervisor.add("relations", lambda _: Relations(informers, volumes=False))
     await supervisor.start()
-    await informers.of(Watched(PODS)).wait_synced()
-    await informers.of(Watched(DEVICES)).wait_synced()
+    await relations.wait_synced()
     yield client, relations
     await supervisor.stop()
     await api.close()
