@@ -10,7 +10,7 @@ from cloudgateway.apiserver.definitions import Definitions
 from cloudgateway.apiserver.reviews import review
 from cloudgateway.apiserver.rules import admin_failure
 from cloudgateway.apiserver.store import ObjectStore
-from cloudgateway.apiserver.writing import Writer
+from cloudgateway.apiserver.writing import Writer, Written
 from edgeappliance.kernel.clock import Clock
 from edgeappliance.kernel.database import StorageError
 from edgeappliance.kernel.log import get_logger
@@ -32,7 +32,6 @@ from edgeappliance.kubeapi.reading import Reader
 from edgeappliance.kubeapi.request import BODY_LIMIT, JSON, ApiRequest, ApiResponse, Target, User, accepted_views, flag
 from edgeappliance.kubeapi.request import parse_target as parse
 from edgeappliance.kubeapi.resources import Registry, ResourceType
-from edgeappliance.kubeapi.storage import Entry
 
 ADMIN_GROUP = "system:masters"
 GATEWAY = User("system:cloudgateway", (ADMIN_GROUP,))
@@ -132,26 +131,24 @@ class ApiCore:
                 return ApiResponse(200, self._reader.get(request, target, resource))
             return ApiResponse(200, self._reader.collection(request, target, resource))
         if method == "POST" and not target.name:
-            return self._written(request, resource, 201, await self.writer.create(request, target, resource))
+            return self._written(request, resource, await self.writer.create(request, target, resource))
         if method == "PUT" and target.name:
-            return self._written(request, resource, 200, await self.writer.update(request, target, resource))
+            return self._written(request, resource, await self.writer.update(request, target, resource))
         if method == "PATCH" and target.name:
-            return self._written(request, resource, 200, await self.writer.patch(request, target, resource))
+            return self._written(request, resource, await self.writer.patch(request, target, resource))
         if method == "DELETE" and not target.subresource:
             if target.name:
                 return await self._delete(request, target, resource)
             return await self._delete_collection(request, target, resource)
         raise method_not_allowed("the server does not allow this method on the requested resource")
 
-    def _written(
-        self, request: ApiRequest, resource: ResourceType, status: int, result: tuple[Entry, list[str]]
-    ) -> ApiResponse:
-        entry, warnings = result
-        return ApiResponse(status, self._reader.encoding(request, resource).one(entry), JSON, tuple(warnings))
+    def _written(self, request: ApiRequest, resource: ResourceType, done: Written) -> ApiResponse:
+        body = self._reader.encoding(request, resource).one(done.entry)
+        return ApiResponse(201 if done.created else 200, body, JSON, tuple(done.warnings))
 
     async def _delete(self, request: ApiRequest, target: Target, resource: ResourceType) -> ApiResponse:
         entry, gone = await self.writer.delete(request, target, resource)
-        if not gone:
+        if not gone or self.writer.kind(resource).returned:
             return ApiResponse(200, self._reader.encoding(request, resource).one(entry))
         details = {"name": entry.name, "kind": resource.plural, "uid": entry.uid}
         if resource.group:

@@ -33,7 +33,8 @@ class Kind:
     """Rules of one built-in kind; all of them work on the object in place or report causes.
 
     `create` sets what a client may not choose when an object is made. `grace` gives the seconds a deletion
-    waits for the node, from the object and what the client asked.
+    waits for the node, from the object and what the client asked. `returned` kinds answer their deletion with
+    the object instead of a Status.
     """
 
     name_error: Callable[[str], str] = subdomain_error
@@ -42,6 +43,7 @@ class Kind:
     create: Callable[[Object, User | None], None] = _keep
     grace: Callable[[Object, int | None], int] | None = None
     durable: bool = True
+    returned: bool = False
 
 
 def _default_namespace(value: Object) -> None:
@@ -86,11 +88,6 @@ def _default_secret(value: Object) -> None:
 
 def _secret_causes(value: Object, old: Object | None) -> list[Cause]:
     causes = _data_causes(value, old)
-    for key, item in (value.get("data") or {}).items():
-        try:
-            base64.b64decode(item, validate=True)
-        except ValueError:
-            causes.append(Cause("FieldValueInvalid", "Invalid value: not base64", f"data[{key}]"))
     if old is not None and value.get("type") != old.get("type"):
         causes.append(Cause("FieldValueInvalid", f'Invalid value: "{value.get("type")}": field is immutable', "type"))
     return causes
@@ -186,13 +183,14 @@ _BINDING = Kind(name_error=path_segment_error, default=_default_rbac, validate=_
 KINDS: dict[str, Kind] = {
     "namespaces": Kind(name_error=label_error, default=_default_namespace, create=_create_namespace),
     "nodes": Kind(validate=_node_causes),
-    "pods": Kind(default=pods.default, validate=pods.causes, create=pods.create, grace=pods.grace),
+    "pods": Kind(default=pods.default, validate=pods.causes, create=pods.create, grace=pods.grace, returned=True),
     "configmaps": Kind(validate=_data_causes),
     "secrets": Kind(default=_default_secret, validate=_secret_causes),
+    "serviceaccounts": Kind(returned=True),
     "events": Kind(default=_default_event, durable=False),
-    "services": Kind(name_error=label_error, default=_default_service),
-    "persistentvolumes": Kind(default=_default_volume),
-    "persistentvolumeclaims": Kind(default=_default_volume),
+    "services": Kind(name_error=label_error, default=_default_service, returned=True),
+    "persistentvolumes": Kind(default=_default_volume, returned=True),
+    "persistentvolumeclaims": Kind(default=_default_volume, returned=True),
     "leases.coordination.k8s.io": Kind(durable=False),
     "roles.rbac.authorization.k8s.io": _ROLE,
     "clusterroles.rbac.authorization.k8s.io": _ROLE,

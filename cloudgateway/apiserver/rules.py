@@ -1,38 +1,34 @@
 """Decisions about a write that are functions of values: options, names, finalizers, what counts as a change."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from cloudgateway.apiserver.bodies import BodyReader
 from cloudgateway.apiserver.kinds import Kind
 from cloudgateway.apiserver.metadata import FOREGROUND, ORPHAN
-from edgeappliance.kubeapi.errors import Cause, StatusFailure, bad_request, conflict, forbidden
+from edgeappliance.kubeapi.errors import Cause, StatusFailure, bad_request, conflict, forbidden, invalid_option
 from edgeappliance.kubeapi.names import subdomain_error
 from edgeappliance.kubeapi.request import ApiRequest, Target, User, number
 from edgeappliance.kubeapi.resources import ResourceType
 from edgeappliance.kubeapi.storage import Entry
 
 Object = dict[str, Any]
+FIELD_VALIDATION = ("Ignore", "Strict", "Warn")
+PROPAGATION = ("Foreground", "Background", "Orphan")
 
 
-def dry_run(query: Mapping[str, str]) -> bool:
+def dry_run(request: ApiRequest) -> bool:
     """Whether the request asks for a rehearsal (`dryRun=All`)."""
-    text = query.get("dryRun", "")
+    text = request.query.get("dryRun", "")
     if text not in ("", "All"):
-        raise bad_request(f'dryRun: Unsupported value: "{text}": supported values: "All"')
+        raise invalid_option(request.method, "dryRun", text, ("All",))
     return text == "All"
 
 
-def dry_option(options: Object) -> dict[str, str]:
-    """The dryRun of DeleteOptions as the query parameter that it stands for."""
-    listed = options.get("dryRun")
-    return {"dryRun": str(listed[0])} if isinstance(listed, list) and listed else {}
-
-
-def unknown_fields(unknown: list[str], mode: str) -> list[str]:
+def unknown_fields(unknown: list[str], request: ApiRequest) -> list[str]:
     """Warnings for fields that were dropped; StatusFailure 400 in Strict mode."""
-    if mode not in ("Strict", "Warn", "Ignore"):
-        raise bad_request(f'fieldValidation: Unsupported value: "{mode}": supported values: "Ignore", "Strict", "Warn"')
+    mode = request.query.get("fieldValidation") or "Warn"
+    if mode not in FIELD_VALIDATION:
+        raise invalid_option(request.method, "fieldValidation", mode, FIELD_VALIDATION)
     if not unknown or mode == "Ignore":
         return []
     words = [f'unknown field "{path}"' for path in unknown[:100]]
@@ -93,10 +89,10 @@ def delete_options(request: ApiRequest, bodies: BodyReader) -> Object:
     if "orphanDependents" in query:
         options.setdefault("orphanDependents", query["orphanDependents"] == "true")
     policy = options.get("propagationPolicy")
-    if policy not in (None, "Background", "Foreground", "Orphan"):
-        raise bad_request(
-            f'propagationPolicy: Unsupported value: "{policy}": supported values: "Background", "Foreground", "Orphan"'
-        )
+    if policy is not None and policy not in PROPAGATION:
+        raise invalid_option("DELETE", "propagationPolicy", policy, PROPAGATION)
+    if options.get("dryRun") and options["dryRun"] != ["All"]:
+        raise invalid_option("DELETE", "dryRun", options["dryRun"], ("All",))
     return options
 
 

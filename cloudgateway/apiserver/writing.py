@@ -1,6 +1,7 @@
 """Create, update, patch and delete: an object is computed from its newest state and handed to the store at once."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -12,7 +13,6 @@ from cloudgateway.apiserver.rules import (
     check_preconditions,
     delete_options,
     deletion_finalizers,
-    dry_option,
     dry_run,
     finished,
     heartbeat_only,
@@ -54,6 +54,15 @@ PERMANENT_NAMESPACES = ("default", "kube-system", "kube-public")
 _DEFAULT_KIND = Kind()
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write did: the object as it is now, and what the client should be warned of."""
+
+    entry: Entry
+    warnings: list[str]
+    created: bool = False
+
+
 class Writer:
     """The writing verbs over a store. `definitions` gives the rules of CustomResourceDefinitions."""
 
@@ -67,9 +76,9 @@ class Writer:
         """The rules of a resource's kind."""
         return self._kinds.get(resource.key, _DEFAULT_KIND)
 
-    async def create(self, request: ApiRequest, target: Target, resource: ResourceType) -> tuple[Entry, list[str]]:
+    async def create(self, request: ApiRequest, target: Target, resource: ResourceType) -> Written:
         """POST to a collection. The new entry, and warnings."""
-        dry = dry_run(request.query)
+        dry = dry_run(request)
         value = self._body(request, resource)
         metadata = value.setdefault("metadata", {})
         self._place(metadata, target, resource)
@@ -91,10 +100,11 @@ class Writer:
         if self._store.head(resource.key, metadata.get("namespace", ""), name) is not None:
             raise already_exists(resource.group, resource.plural, name)
         if dry:
-            return self._unsaved(resource, value), warnings
-        return await self._store.write(resource.key, value, base=None, durable=self.kind(resource).durable), warnings
+            return Written(self._unsaved(resource, value), warnings, created=True)
+        entry = await self._store.write(resource.key, value, base=None, durable=self.kind(resource).durable)
+        return Written(entry, warnings, created=True)
 
-    async def update(self, request: ApiRequest, target: Target, resource: ResourceType) -> tuple[Entry, list[str]]:
+    async def update(self, request: ApiRequest, target: Target, resource: ResourceType) -> Written:
         """PUT of an object or its status. Creates it where the kind allows that."""
         value = self._body(request, resource)
         metadata = value.setdefault("metadata", {})
@@ -114,9 +124,12 @@ class Writer:
             text = "Invalid value: 0: must be specified for an update"
             cause = Cause("FieldValueInvalid", text, "metadata.resourceVersion")
             raise invalid(resource.group, resource.kind, target.name, [cause])
+        if metadata.get("uid") not in (None, "", entry.uid):
+            text = f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {entry.uid}"
+            raise conflict(resource.group, resource.plural, target.name, text)
         return await self._replace(request, target, resource, entry, value)
 
-    async def patch(self, request: ApiRequest, target: Target, resource: ResourceType) -> tuple[Entry, list[str]]:
+    async def patch(self, request: ApiRequest, target: Target, resource: ResourceType) -> Written:
         """PATCH of an object or its status, in one of the three formats."""
         media = request.content_type.partition(";")[0].strip()
         if media.startswith("application/apply-patch"):
@@ -148,6 +161,10 @@ class Writer:
         if not isinstance(value, dict) or not isinstance(value.get("metadata"), dict):
             raise bad_request("the patch leaves no object with metadata")
         self._same_identity(value, target, resource)
+        if value["metadata"].get("uid") != entry.uid:
+            text = f'Invalid value: "{value["metadata"].get("uid", "")}": field is immutable'
+            cause = Cause("FieldValueInvalid", text, "metadata.uid")
+            raise invalid(resource.group, resource.kind, target.name, [cause])
         return await self._replace(request, target, resource, entry, value)
 
     def read(self, entry: Entry, resource: ResourceType) -> Object:
@@ -158,17 +175,14 @@ class Writer:
 
     async def _replace(
         self, request: ApiRequest, target: Target, resource: ResourceType, entry: Entry, value: Object
-    ) -> tuple[Entry, list[str]]:
+    ) -> Written:
         """Put a new value in place of an entry, whichever verb made it."""
-        dry = dry_run(request.query)
+        dry = dry_run(request)
         old = self.read(entry, resource)
         metadata = value["metadata"]
         asked = metadata.get("resourceVersion")
         if asked and asked != old["metadata"]["resourceVersion"]:
             raise conflict(resource.group, resource.plural, target.name)
-        if metadata.get("uid") not in (None, "", entry.uid):
-            text = f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {entry.uid}"
-            raise conflict(resource.group, resource.plural, target.name, text)
         value = self._scoped(resource, value, old, target.subresource)
         carry(value["metadata"], old["metadata"])
         warnings = self._check(resource, value, old, request, create=False)
@@ -177,11 +191,11 @@ class Writer:
         gone = finished(value)
         value["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
         if value == old and not gone:
-            return entry, warnings  # as upstream: nothing changed, no new resourceVersion, no event
+            return Written(entry, warnings)  # as upstream: nothing changed, no new resourceVersion, no event
         if dry:
-            return self._unsaved(resource, value), warnings
+            return Written(self._unsaved(resource, value), warnings)
         durable = self.kind(resource).durable and not heartbeat_only(resource, target, value, old)
-        return await self._save(resource, value, entry, delete=gone, durable=durable), warnings
+        return Written(await self._save(resource, value, entry, delete=gone, durable=durable), warnings)
 
     def _scoped(self, resource: ResourceType, value: Object, old: Object, subresource: str) -> Object:
         """The value with the parts that the addressed (sub)resource may not touch put back."""
@@ -309,13 +323,8 @@ class Writer:
         metadata = value["metadata"]
         name = metadata.get("name", "")
         if not resource.custom:
-            wrong = next((cause for cause in out.causes if cause.reason == "FieldValueTypeInvalid"), None)
-            if wrong is not None:
-                raise bad_request(
-                    f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-                    f"{wrong.field}: {wrong.message}"
-                )
-        warnings = unknown_fields(out.unknown, request.query.get("fieldValidation") or "Warn")
+            _check_types(resource, out, name, patched=request.method == "PATCH")
+        warnings = unknown_fields(out.unknown, request)
         kind = self.kind(resource)
         causes = out.causes
         if not any(cause.field.startswith("metadata") for cause in causes):
@@ -339,7 +348,7 @@ class Writer:
         entry = self._store.head(resource.key, target.namespace, target.name)
         if entry is None:
             raise not_found(resource.group, resource.plural, target.name)
-        return await self._delete_entry(resource, entry, options, dry=dry_run({**request.query, **dry_option(options)}))
+        return await self._delete_entry(resource, entry, options, dry=dry_run(request) or bool(options.get("dryRun")))
 
     async def delete_entry(self, resource: ResourceType, entry: Entry, options: Object) -> tuple[Entry, bool]:
         """Delete an object with metav1.DeleteOptions, as a controller does."""
@@ -364,6 +373,9 @@ class Writer:
         if not waits:
             if dry:
                 return entry, True
+            if rule is not None:
+                metadata["deletionTimestamp"] = rfc3339(self._clock.wall_ms())
+                metadata["deletionGracePeriodSeconds"] = 0
             gone = await self._store.write(
                 resource.key, value, base=entry, delete=True, durable=self.kind(resource).durable
             )
@@ -405,3 +417,14 @@ class Writer:
         if not change(value):
             return head
         return await self._store.write(resource.key, value, base=head, delete=finished(value))
+
+
+def _check_types(resource: ResourceType, out: Outcome, name: str, *, patched: bool) -> None:
+    """Refuse what Go's decoder would not read: 400 for a body, 422 for the outcome of a patch, as upstream does."""
+    wrong = next((cause for cause in out.causes if cause.reason == "FieldValueTypeInvalid"), None)
+    if wrong is None:
+        return
+    text = f"{wrong.field}: {wrong.message}"
+    if patched:
+        raise invalid(resource.group, resource.kind, name, [Cause("FieldValueInvalid", text, "patch")])
+    raise bad_request(f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: {text}')

@@ -125,6 +125,14 @@ def invalid(group: str, kind: str, name: str, causes: Iterable[Cause]) -> Status
     )
 
 
+def invalid_option(method: str, field: str, value: object, supported: Iterable[str]) -> StatusFailure:
+    """422 for a query parameter or delete option with a value that it cannot have."""
+    verb = {"POST": "Create", "PUT": "Update", "PATCH": "Patch", "DELETE": "Delete"}.get(method, "List")
+    words = ", ".join(f'"{word}"' for word in supported)
+    cause = Cause("FieldValueNotSupported", f'Unsupported value: "{value}": supported values: {words}', field)
+    return invalid("meta.k8s.io", f"{verb}Options", "", [cause])
+
+
 def bad_request(message: str) -> StatusFailure:
     """400 BadRequest."""
     return StatusFailure(400, "BadRequest", message)

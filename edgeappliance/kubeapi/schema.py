@@ -5,6 +5,7 @@ Kubernetes API with CustomResourceDefinitions"): nulls and missing required fiel
 as Go's decoder has it, a null is an absent field, and required fields are the business of the kind's own rules.
 """
 
+import base64
 import copy
 import re
 from collections.abc import Callable, Mapping
@@ -237,6 +238,8 @@ def compile_rules(node: Mapping[str, Any]) -> tuple[Callable[[Any, str, Outcome]
         rules.append(_range_rule(*_INT_RANGES[node["format"]]))
     elif node.get("format") == "date-time":
         rules.append(_time_rule)
+    elif node.get("format") == "byte":
+        rules.append(_byte_rule)
     for key, test, text in _BOUNDS:
         if node.get(key) is not None:
             rules.append(_bound_rule(key, node[key], test, text, node))
@@ -283,6 +286,13 @@ def _range_rule(low: int, high: int) -> Callable[[Any, str, Outcome], None]:
 def _time_rule(value: Any, path: str, out: Outcome) -> None:
     if parse_time(value) is None:
         out.fail("FieldValueInvalid", f"Invalid value: {shown(value)}: {path} in body must be of type date-time", path)
+
+
+def _byte_rule(value: Any, path: str, out: Outcome) -> None:
+    try:
+        base64.b64decode(value, validate=True)
+    except (TypeError, ValueError):
+        out.fail("FieldValueTypeInvalid", f"Invalid value: {shown(value)}: {path} in body must be base64", path)
 
 
 def _number(value: Any) -> bool:

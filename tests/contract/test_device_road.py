@@ -13,6 +13,7 @@ from cloudgateway.kube.resources import DEVICE_MODELS, DEVICE_STATUSES, DEVICES
 from edgeappliance.kernel.supervisor import TaskScope
 from edgeappliance.wire.message import Message
 from tests.support.kube_client import new_namespace
+from tests.support.real_api import RealApi
 from tests.support.recording_hub import RecordingHub
 
 
@@ -338,3 +339,35 @@ async def test_a_malformed_report_is_refused_by_field(road: Road) -> None:
     answer = await road.hub.reply(message)
     assert answer.operation == "error"
     assert "content" in answer.content_value()
+
+
+async def test_the_status_goes_with_its_device(road: Road, which_api: object) -> None:
+    if isinstance(which_api, RealApi):
+        pytest.skip("the garbage collector of a real cluster is in its controller manager, which does not run here")
+    road.hub.up(road.node)
+    await road.device("d1", "a")
+    await road.report({"a": {"actual": value("1")}})
+    await road.client.delete(DEVICES, road.namespace, "d1")
+    async with asyncio.timeout(10):
+        while (await road.client.list(DEVICE_STATUSES, road.namespace)).items:
+            await asyncio.sleep(0.02)
+    # The name is free again, with nothing of the old device in it.
+    await road.device("d1", "a")
+    await road.report({"a": {"actual": value("2")}})
+    assert (await road.status())["status"]["twins"][0]["reported"]["value"] == "2"
+
+
+async def test_a_new_device_under_an_old_name_gets_a_status_of_its_own(road: Road) -> None:
+    road.hub.up(road.node)
+    await road.device("d1", "a", "b")
+    twin = {"actual": value("1")}
+    await road.report({"a": twin, "b": twin})
+    await road.client.delete(DEVICES, road.namespace, "d1")
+    fresh = await road.device("d1", "a")
+    async with asyncio.timeout(10):
+        while fresh["metadata"]["uid"] not in str((await road.client.list(DEVICE_STATUSES, road.namespace)).items):
+            await asyncio.sleep(0.02)
+    await road.report({"a": {"actual": value("2")}})
+    status = await road.status()
+    assert status["metadata"]["ownerReferences"][0]["uid"] == fresh["metadata"]["uid"]
+    assert [entry["propertyName"] for entry in status["status"]["twins"]] == ["a"]

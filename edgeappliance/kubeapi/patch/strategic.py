@@ -62,23 +62,29 @@ def _merge_map(target: Any, patch: dict[str, Any], shape: Shape | None) -> dict[
     result: dict[str, Any] = dict(target) if isinstance(target, dict) else {}
     if RETAIN_KEYS in patch:
         result = _retain(result, patch)
-    orders: dict[str, list[Any]] = {}
-    for key, value in patch.items():
-        if key in (PATCH, RETAIN_KEYS):
-            continue
+    for key, value in patch.items():  # deleted first, so that what a patch both deletes and adds is there
         if key.startswith(DELETE_PRIMITIVES):
             _delete_primitives(result, key.removeprefix(DELETE_PRIMITIVES), value)
-        elif key.startswith(ELEMENT_ORDER):
-            if not isinstance(value, list):
-                raise bad_request(f"{key} must be a list")
-            orders[key.removeprefix(ELEMENT_ORDER)] = value
+    orders = {key.removeprefix(ELEMENT_ORDER): value for key, value in patch.items() if key.startswith(ELEMENT_ORDER)}
+    for key, value in patch.items():
+        if key in (PATCH, RETAIN_KEYS) or key.startswith(DELETE_PRIMITIVES):
+            continue
+        if key.startswith(ELEMENT_ORDER):
+            _check_order(value, patch, key.removeprefix(ELEMENT_ORDER), shape)
         elif value is None:
             result.pop(key, None)
         else:
             _merge_field(result, key, value, shape.child(key) if shape is not None else None)
     for key, order in orders.items():
         if isinstance(result.get(key), list):
-            result[key] = _ordered(result[key], order, target, key, shape.child(key) if shape is not None else None)
+            known = shape.child(key) if shape is not None else None
+            before = target.get(key) if isinstance(target, dict) else None
+            result[key] = _ordered(
+                result[key],
+                order,
+                before if isinstance(before, list) else [],
+                known.merge_key if known is not None else "",
+            )
     return result
 
 
@@ -120,55 +126,83 @@ def _merge_list(target: Any, patch: list[Any], shape: Shape | None) -> list[Any]
     current = list(target) if isinstance(target, list) else []
     if shape is None or not shape.merges:
         return [_strip(item) for item in patch if not _is_replace_marker(item)]
-    if not shape.merge_key:
-        return [*current, *(item for item in _unique(patch) if item not in current)]
     if any(_is_replace_marker(item) for item in patch):
         return [_strip(item) for item in patch if not _is_replace_marker(item)]
     key, item_shape = shape.merge_key, shape.item()
+    if not key:
+        return _ordered(_unique([*current, *patch]), patch, current, "")
+    named = []
     for entry in patch:
         if not isinstance(entry, dict):
             raise bad_request(f"the items of a list merged by {key!r} must be objects")
         if key not in entry:
             raise bad_request(f"map: {entry} does not contain declared merge key: {key}")
-        positions = [
-            index for index, item in enumerate(current) if isinstance(item, dict) and item.get(key) == entry[key]
-        ]
         if entry.get(PATCH) == "delete":
-            current = [item for index, item in enumerate(current) if index not in positions]
-            continue
-        merged = _merge_map(current[positions[0]] if positions else {}, entry, item_shape)
-        if merged is None:
-            continue
-        if positions:
-            current[positions[0]] = merged
+            current = [item for item in current if not (isinstance(item, dict) and item.get(key) == entry[key])]
         else:
-            current.append(merged)
-    return current
+            named.append(entry)
+    merged = list(current)
+    for entry in named:
+        place = _place(merged, key, entry[key])
+        value = _merge_map(merged[place] if place is not None else {}, entry, item_shape)
+        if value is None:
+            continue
+        if place is not None:
+            merged[place] = value
+        else:
+            merged.append(value)
+    return _ordered(merged, named, target if isinstance(target, list) else [], key)
+
+
+def _place(items: list[Any], key: str, value: Any) -> int | None:
+    """Where in a list the object with a merge key's value is."""
+    for index, item in enumerate(items):
+        if isinstance(item, dict) and item.get(key) == value:
+            return index
+    return None
 
 
 def _is_replace_marker(item: Any) -> bool:
     return isinstance(item, dict) and len(item) == 1 and item.get(PATCH) == "replace"
 
 
-def _ordered(merged: list[Any], order: list[Any], target: Any, field: str, shape: Shape | None) -> list[Any]:
+def _check_order(order: Any, patch: dict[str, Any], field: str, shape: Shape | None) -> None:
+    """A `$setElementOrder` must hold what the patch sets, in the same order."""
+    if not isinstance(order, list):
+        raise bad_request(f"{ELEMENT_ORDER}{field} must be a list")
+    if not order:
+        return
+    known = shape.child(field) if shape is not None else None
+    key = known.merge_key if known is not None else ""
+    listed = [_identity(item, key) for item in order]
+    position = 0
+    for item in patch.get(field) or ():
+        if isinstance(item, dict) and item.get(PATCH) == "delete":
+            continue
+        while position < len(listed) and listed[position] != _identity(item, key):
+            position += 1
+        if position == len(listed):
+            raise bad_request(f"the order in the patch list {field} does not match its $setElementOrder list")
+
+
+def _identity(item: Any, key: str) -> Any:
+    value = item.get(key) if key and isinstance(item, dict) else item
+    return repr(value) if isinstance(value, dict | list) else value
+
+
+def _ordered(merged: list[Any], order: list[Any], before: list[Any], key: str) -> list[Any]:
     """The merged list with the patch's items in the order asked for.
 
-    Items that only the server knows keep their place relative to the item that stood before them.
+    Items that only the server knows keep their place before those that followed them.
     """
-    key = shape.merge_key if shape is not None else ""
-
-    def identity(item: Any) -> Any:
-        value = item.get(key) if key and isinstance(item, dict) else item
-        return repr(value) if isinstance(value, dict | list) else value
-
-    wanted = {identity(item): position for position, item in enumerate(order)}
-    asked = sorted((item for item in merged if identity(item) in wanted), key=lambda item: wanted[identity(item)])
-    only_server = [item for item in merged if identity(item) not in wanted]
-    if not only_server:
-        return asked
-    before = target.get(field) if isinstance(target, dict) else None
-    places = {identity(item): index for index, item in enumerate(before if isinstance(before, list) else merged)}
-    return _interleave(asked, only_server, lambda item: places.get(identity(item)))
+    wanted: dict[Any, int] = {}
+    for position, item in enumerate(order):
+        wanted.setdefault(_identity(item, key), position)
+    asked = [item for item in merged if _identity(item, key) in wanted]
+    asked.sort(key=lambda item: wanted[_identity(item, key)])
+    only_server = [item for item in merged if _identity(item, key) not in wanted]
+    places = {_identity(item, key): index for index, item in enumerate(before)}
+    return _interleave(asked, only_server, lambda item: places.get(_identity(item, key)))
 
 
 def _interleave(asked: list[Any], only_server: list[Any], place: Any) -> list[Any]:

@@ -113,7 +113,7 @@ async def test_strict_warn_and_ignore(widgets: Api) -> None:
     assert response.warnings == ('unknown field "spec.weight"',)
     response = await widgets.send("POST", f"{WIDGETS}?fieldValidation=Ignore", widget("v", weight=1))
     assert response.warnings == ()
-    await widgets.fails(400, "POST", f"{WIDGETS}?fieldValidation=Maybe", widget("u"))
+    await widgets.fails(422, "POST", f"{WIDGETS}?fieldValidation=Maybe", widget("u"))
     await widgets.fails(400, "POST", f"{MAPS}?fieldValidation=Strict", {**config_map("c"), "colour": "red"})
 
 
@@ -127,7 +127,7 @@ async def test_a_rehearsal_leaves_no_trace(embedded_api: Api) -> None:
     await embedded_api.ok("DELETE", f"{MAPS}/c?dryRun=All")
     await embedded_api.ok("DELETE", f"{MAPS}/c", {"dryRun": ["All"]})
     assert (await embedded_api.ok("GET", f"{MAPS}/c"))["data"] == {"a": "1"}
-    await embedded_api.fails(400, "DELETE", f"{MAPS}/c?dryRun=Some")
+    await embedded_api.fails(422, "DELETE", f"{MAPS}/c?dryRun=Some")
 
 
 async def test_patches_may_not_change_who_the_object_is(embedded_api: Api) -> None:
@@ -139,7 +139,7 @@ async def test_patches_may_not_change_who_the_object_is(embedded_api: Api) -> No
         {"metadata": None},
     ):
         await embedded_api.fails(400, "PATCH", f"{MAPS}/c", patch, type=MERGE)
-    await embedded_api.fails(409, "PATCH", f"{MAPS}/c", {"metadata": {"uid": "x"}}, type=MERGE)
+    await embedded_api.fails(422, "PATCH", f"{MAPS}/c", {"metadata": {"uid": "x"}}, type=MERGE)
     await embedded_api.fails(404, "PATCH", f"{MAPS}/d", {}, type=MERGE)
     await embedded_api.fails(400, "PATCH", f"{MAPS}/c", [], type=MERGE)
     await embedded_api.fails(400, "PATCH", f"{MAPS}/c", {}, type=JSON_PATCH)
@@ -173,7 +173,7 @@ async def test_preconditions_of_a_deletion(embedded_api: Api) -> None:
     value = await embedded_api.ok("POST", MAPS, config_map("c"))
     await embedded_api.fails(409, "DELETE", f"{MAPS}/c", {"preconditions": {"uid": "other"}})
     await embedded_api.fails(409, "DELETE", f"{MAPS}/c", {"preconditions": {"resourceVersion": "1"}})
-    await embedded_api.fails(400, "DELETE", f"{MAPS}/c", {"propagationPolicy": "Sideways"})
+    await embedded_api.fails(422, "DELETE", f"{MAPS}/c", {"propagationPolicy": "Sideways"})
     status = await embedded_api.ok("DELETE", f"{MAPS}/c", {"preconditions": {"uid": value["metadata"]["uid"]}})
     assert status["status"] == "Success"
     assert status["details"]["uid"] == value["metadata"]["uid"]
@@ -218,7 +218,7 @@ async def test_secrets_and_immutable_maps(embedded_api: Api) -> None:
     )
     assert value["data"] == {"a": "w7w=", "b": "Yg=="}
     assert "stringData" not in value
-    await embedded_api.fails(422, "POST", secrets, {"metadata": {"name": "t"}, "data": {"a": "not base64!"}})
+    await embedded_api.fails(400, "POST", secrets, {"metadata": {"name": "t"}, "data": {"a": "not base64!"}})
     await embedded_api.ok("POST", MAPS, {**config_map("c"), "immutable": True})
     await embedded_api.fails(422, "PATCH", f"{MAPS}/c", {"data": {"a": "2"}}, type=MERGE)
     await embedded_api.ok("PATCH", f"{MAPS}/c", {"metadata": {"labels": {"a": "b"}}}, type=MERGE)

@@ -168,9 +168,9 @@ def test_containers_merge_by_name(pod: Schema) -> None:
     assert strategic_patch(target, patch, pod) == {
         "spec": {
             "containers": [
-                {"name": "a", "image": "2", "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]},
-                {"name": "b"},
+                {"name": "a", "image": "2", "env": [{"name": "Y", "value": "2"}, {"name": "X", "value": "1"}]},
                 {"name": "c"},
+                {"name": "b"},
             ]
         }
     }
@@ -188,7 +188,7 @@ def test_containers_merge_by_name(pod: Schema) -> None:
 )
 def test_keyed_lists_of_pods(pod: Schema, path: str, key: str, first: str, second: str) -> None:
     result = strategic_patch({"spec": {path: [{key: first}]}}, {"spec": {path: [{key: second}]}}, pod)
-    assert result == {"spec": {path: [{key: first}, {key: second}]}}
+    assert result == {"spec": {path: [{key: second}, {key: first}]}}  # what is new comes first, as upstream has it
 
 
 @pytest.mark.parametrize("path", ["tolerations", "readinessGates"])
@@ -214,7 +214,7 @@ def test_ports_merge_by_number_and_mounts_by_path(pod: Schema) -> None:
     }
     container = strategic_patch(target, patch, pod)["spec"]["containers"][0]
     assert container["ports"] == [{"containerPort": 80, "name": "http"}, {"containerPort": 81}]
-    assert container["volumeMounts"] == [{"mountPath": "/a"}, {"mountPath": "/b", "name": "v"}]
+    assert container["volumeMounts"] == [{"mountPath": "/b", "name": "v"}, {"mountPath": "/a"}]
 
 
 def test_node_conditions_and_addresses_merge_by_type_and_taints_are_replaced(node: Schema) -> None:
@@ -237,7 +237,7 @@ def test_node_conditions_and_addresses_merge_by_type_and_taints_are_replaced(nod
         {"type": "Ready", "status": "False", "reason": "r"},
         {"type": "DiskPressure", "status": "False"},
     ]
-    assert [item["type"] for item in result["status"]["addresses"]] == ["Hostname", "InternalIP"]
+    assert [item["type"] for item in result["status"]["addresses"]] == ["InternalIP", "Hostname"]
     assert result["spec"]["taints"] == [{"key": "b", "effect": "NoSchedule"}]
 
 
@@ -245,7 +245,7 @@ def test_owner_references_merge_by_uid_and_finalizers_as_a_set(pod: Schema) -> N
     target = {"metadata": {"ownerReferences": [{"uid": "1", "name": "a"}], "finalizers": ["x/a"]}}
     patch = {"metadata": {"ownerReferences": [{"uid": "2", "name": "b"}], "finalizers": ["x/a", "x/b"]}}
     result = strategic_patch(target, patch, pod)["metadata"]
-    assert [owner["uid"] for owner in result["ownerReferences"]] == ["1", "2"]
+    assert [owner["uid"] for owner in result["ownerReferences"]] == ["2", "1"]
     assert result["finalizers"] == ["x/a", "x/b"]
 
 
