@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from edgeappliance.mappers.bench.rtu_line import character_time, silence_time
@@ -79,6 +79,7 @@ async def measure(baud: int, registers: int, seconds: float = SECONDS) -> tuple[
     wire = wire_time(registers, baud)
     how = (
         f"{registers} registers, {baud} baud: {len(lengths)} cycles of {1000 * mean(lengths):.2f} ms mean, "
+        f"{1000 * median(lengths):.2f} ms median, "
         f"{1000 * max(lengths):.2f} ms longest, wire time {1000 * wire:.2f} ms; {seen['published']} values published, "
         f"{seen['early']} frames too early, {seen['broken']} broken"
     )

@@ -1,8 +1,24 @@
 """One property's ``visitors.configData`` made into a point.
 
-register, offset, limit, scale, isSwap, isRegisterSwap and dataType mean what they mean to KubeEdge's Modbus mapper
-(reference 7.5); ours are signed, byteOrder, wordOrder, bit, bitCount, length, encoding, valueOffset, precision,
-deadband and report.
+The first seven keys mean what they mean to KubeEdge's Modbus mapper (reference 7.5); the others are ours.
+
+| key | default | meaning |
+|---|---|---|
+| register | required | CoilRegister, DiscreteInputRegister, HoldingRegister, InputRegister |
+| offset | required | address of the first coil or register, from 0 |
+| limit | by type | how many |
+| dataType | by property type | int (unsigned), int16..64, uint16..64, float32/64, double, boolean, string, bytes |
+| scale | 1 | shown = raw * scale + valueOffset |
+| isSwap, isRegisterSwap | false | swap the bytes of each register; reverse the order of the registers |
+| signed | false | for int |
+| byteOrder | ABCD | ABCD, CDAB, BADC, DCBA; or big, little for the bytes of a register |
+| wordOrder | big | big, little: order of the registers |
+| bit, bitCount | none, 1 | a field of an integer, bit 0 being the lowest |
+| length, encoding | by limit, utf-8 | bytes of a string, and how it is written |
+| valueOffset | 0 | added after scaling |
+| precision | none | decimals |
+| deadband | 0 | smaller changes are not reported |
+| report | both | change, cycle, or both: reported on change and once per reportCycle (60 s when that is 0) |
 """
 
 import codecs
