@@ -51,15 +51,25 @@ private_apt() {
         -o Debug::NoLocking=true "$@" >&2
 }
 
-fetch_source() {
-    mkdir -p "$WORK/lists/partial" "$WORK/cache/archives/partial" "$WORK/go/src/k8s.io"
-    [ -e "$WORK/go/src/k8s.io/kubernetes/.complete" ] && return
+# The machine's own Debian archives as deb-src lines.
+debian_sources() {
     local signed=""
     [ -e "$KEYRING" ] && signed="[signed-by=$KEYRING] "
     apt-get indextargets --format "deb-src $signed\$(REPO_URI) \$(RELEASE) \$(COMPONENT)" \
-        'Created-By: Packages' 'Origin: Debian' | sort -u >"$WORK/sources.list"
+        'Created-By: Packages' 'Origin: Debian' | sort -u
+}
+
+fetch_source() {
+    mkdir -p "$WORK/lists/partial" "$WORK/cache/archives/partial" "$WORK/go/src/k8s.io"
+    [ -e "$WORK/go/src/k8s.io/kubernetes/.complete" ] && return
+    debian_sources >"$WORK/sources.list"
+    if [ ! -s "$WORK/sources.list" ] && [ "$(id -u)" -eq 0 ]; then
+        apt-get update -q >&2
+        debian_sources >"$WORK/sources.list"
+    fi
     if [ ! -s "$WORK/sources.list" ]; then
-        say "apt has no Debian package lists here; run apt-get update as root first"
+        say "apt knows no Debian archive here; run this as root, then start again:"
+        say "    apt-get update"
         exit 1
     fi
     say "fetching the source package"
