@@ -67,6 +67,12 @@ class BuiltinTypes:
         if properties:
             schema.properties = {name: self._node(child) for name, child in properties.items()}
             schema.closed = True
+            required = node.get("required", ())
+            schema.omits = frozenset(
+                name
+                for name, child in properties.items()
+                if name not in required and (child.get("type") == "array" or "additionalProperties" in child)
+            )
         if isinstance(node.get("additionalProperties"), dict):
             schema.additional = self._node(node["additionalProperties"])
         if isinstance(node.get("items"), dict):

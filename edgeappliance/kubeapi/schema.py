@@ -1,8 +1,9 @@
 """Schemas compiled once and walked fast: prune, default and validate an object in one pass.
 
 Two dialects share the walk. *Structural* schemas of CustomResourceDefinitions (Kubernetes docs, "Extend the
-Kubernetes API with CustomResourceDefinitions"): nulls and missing required fields are errors. *Built-in* kinds:
-as Go's decoder has it, a null is an absent field, and required fields are the business of the kind's own rules.
+Kubernetes API with CustomResourceDefinitions"): nulls and missing required fields are errors. *Built-in* kinds, as
+Go's decoder and encoder have it: a null is an absent field, an empty list or map is not written, and required fields
+are the business of the kind's own rules.
 """
 
 import base64
@@ -52,6 +53,7 @@ class Schema:
         "merge_key",
         "merges",
         "nullable",
+        "omits",
         "preserve",
         "properties",
         "replaces",
@@ -75,6 +77,7 @@ class Schema:
         self.default: Any = None
         self.inserts: tuple[tuple[str, Any], ...] = ()
         self.required: tuple[str, ...] = ()
+        self.omits: frozenset[str] = frozenset()
         self.rules: tuple[Callable[[Any, str, Outcome], None], ...] = ()
         self.list_type = ""
         self.list_keys: tuple[str, ...] = ()
@@ -153,8 +156,10 @@ class Schema:
             elif item is None and self.builtin:
                 pass
             else:
-                value[name] = node.apply(item, f"{prefix}{name}", out)
-                continue
+                result = node.apply(item, f"{prefix}{name}", out)
+                if result or name not in self.omits or not isinstance(result, list | dict):
+                    value[name] = result
+                    continue
             if dropped is None:
                 dropped = []
             dropped.append(name)

@@ -3,12 +3,13 @@
 Compared: the status code, the reason of a refusal, the object without what differs from server to server.
 """
 
+import asyncio
 import json
 import re
 import ssl
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,6 @@ class Both:
 
     embedded: Server
     real: Server
-    seen: list[str] = field(default_factory=list)
 
     async def same(self, method: str, path: str, body: Any = None, media: str = "application/json") -> tuple[int, Any]:
         """Send a request to both, compare, and give the embedded one's answer."""
@@ -341,7 +341,6 @@ async def test_strategic_merge_gives_what_the_real_one_gives(both: Both) -> None
     }
     start = {"metadata": {"name": "p", "labels": {"a": "1"}, "finalizers": ["x.io/a", "x.io/b"]}, "spec": spec}
     await both.same("POST", PODS, start)
-    check: Callable[[Any], Awaitable[None]] = lambda patch: _compare(both, patch)  # noqa: E731
     found: list[Any] = []
 
     @settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -349,9 +348,9 @@ async def test_strategic_merge_gives_what_the_real_one_gives(both: Both) -> None
     def collect(patch: Any) -> None:
         found.append(patch)
 
-    collect()
+    await asyncio.to_thread(collect)
     for patch in found:
-        await check(patch)
+        await _compare(both, patch)
     await both.same("PATCH", f"{PODS}/p", {"metadata": {"finalizers": None}}, MERGE)
 
 
