@@ -68,6 +68,7 @@ class _Entry:
     uid: str = ""
     twins: Twins | None = None
     flying: bool = False
+    refused: str = ""
     backoff: Backoff = field(default_factory=lambda: Backoff(initial=0.1, maximum=10.0))
 
 
@@ -171,7 +172,9 @@ class StatusWriter:
             except ApplianceError as error:
                 if not is_retryable(error):
                     # No answer: the edge says it again, and by then a person may have mended the cause.
-                    _log.error("cannot write a device status", device="/".join(key), error=str(error))
+                    if entry.refused != error.message:  # once, not with every report
+                        _log.error("cannot write a device status", device="/".join(key), error=str(error))
+                    entry.refused = error.message
                     self.figures.dropped += len(reports)
                     continue
                 entry.pending.restore(pending)
@@ -184,6 +187,7 @@ class StatusWriter:
                 await asyncio.sleep(delay)
             else:
                 entry.backoff.reset()
+                entry.refused = ""
                 for report in reports:
                     self._answer(report)
         entry.flying = False

@@ -371,3 +371,26 @@ async def test_a_new_device_under_an_old_name_gets_a_status_of_its_own(road: Roa
     status = await road.status()
     assert status["metadata"]["ownerReferences"][0]["uid"] == fresh["metadata"]["uid"]
     assert [entry["propertyName"] for entry in status["status"]["twins"]] == ["a"]
+
+
+async def test_the_gateway_without_the_session_stays_out(road: Road, scope: TaskScope) -> None:
+    hub = RecordingHub()
+    other = DeviceController(road.client, Informers(road.client, scope), hub, scope)
+    await other.start()
+    road.hub.up(road.node)
+    await road.model("meter", "a")
+    await road.device("d1", "a")
+    await road.report({"a": {"actual": value("1")}})
+    await road.client.patch(DEVICES, road.namespace, "d1", {"spec": {"properties": [{"name": "b"}]}})
+    await road.hub.pushes(road.node, f"update {road.namespace}/device/d1")
+    assert hub.pushed == []
+    assert other.writer.figures.writes == 0
+    # The session moves: the other one tells everything and knows what the first one wrote.
+    road.hub.down(road.node)
+    hub.up(road.node)
+    await hub.pushes(road.node, f"insert {road.namespace}/device/d1")
+    moved = Road(road.client, road.namespace, hub, other)
+    await moved.report({"b": {"actual": value("2")}})
+    twins = {entry["propertyName"]: entry["reported"]["value"] for entry in (await road.status())["status"]["twins"]}
+    assert twins == {"a": "1", "b": "2"}
+    await other.stop()
