@@ -1,12 +1,13 @@
 """CustomResourceDefinitions: checked, completed, and turned into served resources."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from cloudgateway.apiserver.kinds import Kind
 from edgeappliance.kernel.clock import Clock
+from edgeappliance.kernel.log import get_logger
 from edgeappliance.kubeapi.builtin_types import OBJECT_META, BuiltinTypes
 from edgeappliance.kubeapi.columns import AGE, NAME, Column, path_column
 from edgeappliance.kubeapi.errors import Cause
@@ -33,6 +34,7 @@ class Definitions:
         self._openapi = openapi
         self._clock = clock
         self._published: dict[str, list[str]] = {}
+        self._log = get_logger("apiserver")
         self.kind = Kind(default=self._default, create=self._create, validate=self._causes)
 
     def listen(self, change: Change) -> None:
@@ -44,6 +46,16 @@ class Definitions:
             self._withdraw(value)
         else:
             self.serve(value)
+
+    def load(self, values: Iterable[Object]) -> None:
+        """Serve all stored definitions at a start."""
+        for value in values:
+            try:
+                self.serve(value)
+            except (KeyError, TypeError, ValueError) as error:
+                # Written by another version of this program, say: its objects wait, the site's API comes up.
+                name = value.get("metadata", {}).get("name", "")
+                self._log.error("definition cannot be served", definition=name, error=error)
 
     def serve(self, value: Object) -> None:
         """Serve what a stored definition defines, in place of what it defined before."""

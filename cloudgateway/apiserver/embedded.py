@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import ssl
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from cloudgateway.apiserver.definitions import Definitions
 from cloudgateway.apiserver.store import ObjectStore
 from edgeappliance.kernel.clock import Clock, SystemClock
 from edgeappliance.kernel.component import Health, State
-from edgeappliance.kernel.database import Database
+from edgeappliance.kernel.database import Database, StorageError
 from edgeappliance.kernel.errors import OperatorError
 from edgeappliance.kernel.log import get_logger
 from edgeappliance.kernel.supervisor import TaskScope
@@ -29,6 +29,8 @@ NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 DATABASE = "objects.db"
 TOKEN_FILE = "admin.token"  # noqa: S105 - a file's name
 STOP_SECONDS = 10.0
+CONTROLLER_PAUSE = 5.0
+"""Seconds after which a controller that failed runs again."""
 ANY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 
 
@@ -71,6 +73,7 @@ class EmbeddedApi:
         self.store = store
         self._shells: list[Shell] = []
         self._failure: BaseException | None = None
+        self._trouble = ""
         self._closed = False
         self._log = get_logger("apiserver")
         self._tasks = TaskScope("apiserver", self._failed)
@@ -84,7 +87,7 @@ class EmbeddedApi:
         """
         clock = clock or SystemClock()
         try:
-            await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True, mode=0o700)
+            await asyncio.to_thread(_prepare, directory)
         except OSError as error:
             raise OperatorError(
                 f"{directory}: {error.strerror}", next_step="name a directory that this user may write to"
@@ -99,34 +102,45 @@ class EmbeddedApi:
             resource = registry.stored(key)
             return resource.fields if resource is not None else ()
 
-        def first(values: Iterable[dict[str, Any]]) -> None:
-            for value in values:
-                definitions.serve(value)
-
         try:
-            store = await ObjectStore.open(database, fields=fields, first=first)
+            store = await ObjectStore.open(database, fields=fields, first=definitions.load)
         except BaseException:
             await database.close()
             raise
         store.listen(definitions.listen)
         core = ApiCore(store=store, registry=registry, openapi=openapi, definitions=definitions, clock=clock)
         api = cls(directory, clock=clock, database=database, store=store, core=core, registry=registry)
-        await api._begin()
+        try:
+            await api._begin()
+        except BaseException:
+            await api.close()
+            raise
         return api
 
     async def _begin(self) -> None:
         for name in NAMESPACES:
             body = b'{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"%s"}}' % name.encode()
-            await self.handle(ApiRequest(method="POST", path="/api/v1/namespaces", body=body, user=GATEWAY))
+            answer = await self.handle(ApiRequest(method="POST", path="/api/v1/namespaces", body=body, user=GATEWAY))
+            if answer.status not in (201, 409):
+                raise StorageError(f"the namespace {name} cannot be made: HTTP status {answer.status}")
         writer = self.core.writer
         garbage = GarbageCollector(store=self.store, writer=writer, registry=self.registry)
         cleanup = Cleanup(store=self.store, writer=writer, registry=self.registry, clock=self._clock)
         nodes = NodeWatch(store=self.store, writer=writer, registry=self.registry, clock=self._clock)
-        self._tasks.spawn(garbage.run(), name="garbage")
-        self._tasks.spawn(cleanup.run(), name="cleanup")
-        self._tasks.spawn(nodes.run(), name="nodes")
+        for name, run in (("garbage", garbage.run), ("cleanup", cleanup.run), ("nodes", nodes.run)):
+            self._tasks.spawn(self._keep(name, run), name=name)
         if self._database.recovered is not None:
             self._log.error("the API's database was damaged and begins anew", kept=str(self._database.recovered))
+
+    async def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Run a controller for good: a fault in one must end neither the others nor the API."""
+        while True:
+            try:
+                await run()
+            except Exception as error:  # noqa: BLE001 - said in the log and in health, then tried again
+                self._trouble = f"controller {name}: {type(error).__name__}: {error}"
+                self._log.error("controller failed", controller=name, error=error, exc_info=error)
+            await asyncio.sleep(CONTROLLER_PAUSE)
 
     def _failed(self, error: BaseException) -> None:
         self._failure = error
@@ -210,6 +224,8 @@ class EmbeddedApi:
                 f"the database was damaged and has been moved to {self._database.recovered}",
                 "apply your objects again, then remove the damaged file",
             )
+        if self._trouble:
+            return Health(State.DEGRADED, self._trouble, "this is a fault of ours: please report it with the log")
         return Health(State.RUNNING, details={"resourceVersion": self.store.version})
 
     async def close(self) -> None:
@@ -226,3 +242,11 @@ class EmbeddedApi:
             await self.store.close()
         finally:
             await self._database.close()
+
+
+def _prepare(directory: Path) -> None:
+    """The directory and the database file, both for their owner alone: secrets are in it."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    database = directory / DATABASE
+    database.touch(mode=0o600)
+    database.chmod(0o600)  # SQLite gives its side files the same mode

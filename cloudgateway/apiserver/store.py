@@ -160,7 +160,7 @@ class ObjectStore:
         return history
 
     def listen(self, listener: Callable[[Change], None]) -> None:
-        """Call `listener` with every change when it becomes visible. It must not block or raise."""
+        """Call `listener` with every change when it becomes visible. It must not block."""
         self._listeners.append(listener)
 
     # Writing.
@@ -222,7 +222,10 @@ class ObjectStore:
         self._visible = change.version
         self.history(entry.resource).append(change)
         for listener in self._listeners:
-            listener(change)
+            try:
+                listener(change)
+            except Exception as error:  # noqa: BLE001 - a listener's fault must not stop every later write
+                self._log.error("listener failed", resource=entry.resource, error=error, exc_info=error)
         if not write.done.done():
             write.done.set_result(entry)
 

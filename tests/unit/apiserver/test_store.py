@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -205,3 +206,43 @@ async def test_a_damaged_database_is_kept_aside_and_said(tmp_path: Path) -> None
     assert "damaged" in health.reason
     assert list(directory.glob("objects.db.damaged-*"))
     await embedded.close()
+
+
+async def test_the_database_is_for_its_owner_alone(tmp_path: Path) -> None:
+    embedded = await EmbeddedApi.open(tmp_path / "api")
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "api").glob("objects.db*")}
+    await embedded.close()
+    assert "objects.db-wal" in modes
+    assert set(modes.values()) == {0o600}
+
+
+async def test_an_api_that_cannot_begin_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(self: Database, work: Any, *, durable: bool) -> Any:
+        raise StorageError("disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "write", refuse)
+        with pytest.raises(StorageError):
+            await EmbeddedApi.open(tmp_path / "api")
+    await (await EmbeddedApi.open(tmp_path / "api")).close()
+
+
+async def test_a_definition_that_cannot_be_served_keeps_nothing_else_down(tmp_path: Path) -> None:
+    api = Api(await EmbeddedApi.open(tmp_path / "api"))
+    await api.ok("POST", CRDS, widget_definition())
+    await api.embedded.close()
+    database = await Database.open(tmp_path / "api" / "objects.db", schema="cloudgateway.apiserver.schema")
+    spoiled = b'{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition",' + (
+        b'"metadata":{"name":"widgets.test.example.com","resourceVersion":"3"},"spec":{}}'
+    )
+    await database.write(
+        lambda transaction: transaction.execute(
+            "UPDATE objects SET value = ? WHERE name = 'widgets.test.example.com'", (spoiled,)
+        ),
+        durable=True,
+    )
+    await database.close()
+    api = Api(await EmbeddedApi.open(tmp_path / "api"))
+    await api.ok("GET", MAPS)
+    await api.fails(404, "GET", WIDGETS)
+    await api.embedded.close()
