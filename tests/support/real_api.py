@@ -131,6 +131,8 @@ def running_api(apiserver: Path) -> Iterator[RealApi]:
 
 @contextlib.contextmanager
 def _running(log: Path, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    # A test run that is killed cannot stop its servers; the kernel does.
+    command = ["setpriv", "--pdeathsig", "KILL", *command]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, cwd=log.parent)
     try:
