@@ -31,7 +31,6 @@ class PatchType(StrEnum):
     MERGE = "application/merge-patch+json"
     JSON = "application/json-patch+json"
     STRATEGIC = "application/strategic-merge-patch+json"
-    APPLY = "application/apply-patch+yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,16 +159,6 @@ class KubeClient:
         if uid:
             body["preconditions"] = {**body.get("preconditions", {}), "uid": uid}
         return await self._object(Request("DELETE", _path(gvr, namespace, name), body=_encode(body) if body else None))
-
-    async def delete_collection(
-        self, gvr: GVR, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
-    ) -> None:
-        """DELETE of everything that matches."""
-        await self._object(Request("DELETE", _path(gvr, namespace), query=_selectors(label_selector, field_selector)))
-
-    async def raw(self, path: str) -> bytes:
-        """GET of any path (``/version``, ``/readyz``, ``/apis``)."""
-        return (await self._send(Request("GET", path))).body
 
     async def watch(
         self,

@@ -42,6 +42,10 @@ def event(kind: str, obj: dict[str, Any]) -> bytes:
 GONE = event("ERROR", {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"})
 
 
+class Ended(Exception):
+    """In a script: the server ends the watch here."""
+
+
 class Script:
     """A transport that answers lists and watches from two lists; the last watch stays open."""
 
@@ -64,6 +68,8 @@ class Script:
 
         async def pieces() -> AsyncIterator[bytes]:
             for chunk in chunks:
+                if isinstance(chunk, Ended):
+                    return
                 if isinstance(chunk, Exception):
                     raise chunk
                 yield chunk
@@ -158,6 +164,19 @@ async def test_an_api_that_is_away_at_first(scope: TaskScope) -> None:
     mirror, told = await run(script, scope)
     assert told == ["add a"]
     assert mirror.synced
+
+
+async def test_a_resync_finds_what_no_event_told(scope: TaskScope) -> None:
+    script = Script([page(10, config_map("a", 1)), page(11, config_map("a", 1), config_map("b", 2))], [[Ended()], []])
+    mirror = Reflector(
+        KubeClient(script), Watched(CONFIGMAPS, "ns"), resync=0.001, backoff=Backoff(initial=0.01, maximum=0.01)
+    )
+    told: list[str] = []
+    mirror.subscribe(on_add=lambda obj: told.append(obj["metadata"]["name"]))
+    scope.spawn(mirror.run(), name="mirror")
+    await asyncio.wait_for(script.exhausted.wait(), 5)
+    assert told == ["a", "b"]
+    assert script.watched_from() == ["10", "11"]
 
 
 async def test_a_subscriber_that_fails_does_not_stop_the_others(scope: TaskScope) -> None:
