@@ -61,6 +61,7 @@ class BuiltinTypes:
         if "oneOf" in node:  # Quantity, IntOrString: text or number
             schema.type = ""
             schema.int_or_string = any(part.get("type") == "integer" for part in node["oneOf"])
+            schema.quantity = not schema.int_or_string
             return
         schema.type = node.get("type", "")
         properties = node.get("properties")

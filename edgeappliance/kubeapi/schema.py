@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeappliance.kubeapi.errors import Cause
+from edgeappliance.kubeapi.quantity import canonical
 from edgeappliance.kubeapi.times import parse_time
 
 CAUSES_LIMIT = 100
@@ -56,6 +57,7 @@ class Schema:
         "omits",
         "preserve",
         "properties",
+        "quantity",
         "replaces",
         "required",
         "rules",
@@ -73,6 +75,7 @@ class Schema:
         self.embedded = False
         self.int_or_string = False
         self.builtin = False
+        self.quantity = False
         self.has_default = False
         self.default: Any = None
         self.inserts: tuple[tuple[str, Any], ...] = ()
@@ -99,6 +102,8 @@ class Schema:
 
     def apply(self, value: Any, path: str, out: Outcome) -> Any:
         """The value pruned and defaulted; containers are changed in place. Errors go to `out`."""
+        if self.quantity:
+            return _quantity(value, path, out)
         kind = type(value)
         wanted = self.type
         if kind is str:
@@ -291,6 +296,19 @@ def _range_rule(low: int, high: int) -> Callable[[Any, str, Outcome], None]:
 def _time_rule(value: Any, path: str, out: Outcome) -> None:
     if parse_time(value) is None:
         out.fail("FieldValueInvalid", f"Invalid value: {shown(value)}: {path} in body must be of type date-time", path)
+
+
+def _quantity(value: Any, path: str, out: Outcome) -> Any:
+    """A resource quantity, text or number, in its canonical text."""
+    if value is None:
+        return None
+    try:
+        if isinstance(value, bool | dict | list):
+            raise ValueError("a quantity is a text or a number")
+        return canonical(str(value))
+    except ValueError as error:
+        out.fail("FieldValueTypeInvalid", f"Invalid value: {shown(value)}: {error}", path)
+        return value
 
 
 def _byte_rule(value: Any, path: str, out: Outcome) -> None:

@@ -243,6 +243,21 @@ async def test_invalid_objects_are_refused_with_the_field(kube: Kubectl) -> None
     assert (await kube.json("get", "widget", "w"))["spec"] == {"size": 1, "color": "red", "free": {"any": 1}}
 
 
+async def test_documents_of_kind_list_are_validated_and_applied(kube: Kubectl) -> None:
+    full = widget("w", free={"any": [1, {"x": "y"}]}, labels={"a": "b"}, port="http")
+    placed = pod("p", "busybox:1")
+    placed["spec"]["volumes"] = [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}]
+    placed["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "1", "memory": "1Gi"}}
+    await kube.apply([full, placed])
+    assert (await kube.apply([full, placed])).split()[1::2] == ["unchanged", "unchanged"]
+    wrong = {"apiVersion": "v1", "kind": "List", "items": [{**config_map("c"), "colour": 1}]}
+    refused = await kube.fails("apply", "-f", "-", text=json.dumps(wrong))
+    assert 'unknown field "colour"' in refused
+    got = (await kube.run("get", "widgets,pods", "-o", "yaml")).out
+    await kube.run("apply", "-f", "-", text=got)
+    assert (await kube.json("get", "widget", "w"))["spec"] == {**full["spec"], "color": "red"}
+
+
 async def test_describe_and_events(kube: Kubectl) -> None:
     await kube.apply(pod("p", "busybox:1"))
     uid = (await kube.json("get", "pod", "p"))["metadata"]["uid"]

@@ -247,6 +247,24 @@ async def test_pods(both: Both) -> None:
     await both.same("GET", f"{PODS}/p")
 
 
+# Not here: `+5`, `5.` and `12E6`, which the real one keeps as they were written.
+QUANTITIES: tuple[Any, ...] = (
+    *(1, 0.5, "1000m", "0.1", "1500m", "1Gi", "0.5Gi", "1024Mi", "1.5Ki", "100", "1e3", "1e-3", "1n", "0.1n", "2048"),
+    *("1000k", "1000000k", "0", "0Gi", "1023Ki", "0.3Ki", ".5", "1Zi", "x", "", "1 Gi", "1ee3", "9E", "12345678M"),
+)
+
+
+@pytest.mark.parametrize("text", QUANTITIES)
+async def test_quantities(both: Both, text: Any) -> None:
+    volumes = [{"name": "v", "emptyDir": {"sizeLimit": text}}]
+    spec = {"nodeName": "n", "containers": [{"name": "a", "image": "i:1"}], "volumes": volumes}
+    ours = await both.embedded.send("POST", f"{PODS}?dryRun=All", named("q", spec=spec))
+    theirs = await both.real.send("POST", f"{PODS}?dryRun=All", named("q", spec=spec))
+    assert ours[0] == theirs[0], (text, ours, theirs)
+    if ours[0] == 201:
+        assert ours[1]["spec"]["volumes"] == theirs[1]["spec"]["volumes"]
+
+
 async def test_lists_and_deletion(both: Both) -> None:
     for name in "abc":
         await both.same("POST", MAPS, {"metadata": {"name": name, "labels": {"n": name}}})
