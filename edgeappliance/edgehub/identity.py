@@ -4,7 +4,6 @@ Reads certificates without the `cryptography` package (8 MB): an idle edgecore n
 """
 
 import calendar
-import os
 import re
 import ssl
 import time
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeappliance.kernel.errors import OperatorError
+from edgeappliance.kernel.files import replace_file
 
 NO_CHECK_TIME = 0x200000
 """OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which the ssl module has no name for."""
@@ -89,6 +89,11 @@ class IdentityFiles:
             self.ca_file.stat()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise OperatorError(
+                f"the node's certificate cannot be read: {error.filename}: {error.strerror}",
+                next_step="check the owner and the mode of the directory; edgecore must run as the user that joined",
+            ) from error
         found = _PEM.search(text)
         if found is None:
             raise _damaged(self.node_file, "holds no certificate")
@@ -102,40 +107,14 @@ class IdentityFiles:
         """Put a new identity in place; the CA first, so that a crash in between leaves one to join again with."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not self.ca_file.exists() or self.ca_file.read_bytes() != ca_pem:
-            write_private(self.ca_file, ca_pem)
-        write_private(self.node_file, key_pem + certificate_pem)
+            replace_file(self.ca_file, ca_pem)
+        replace_file(self.node_file, key_pem + certificate_pem)
 
 
 def clock_is_implausible(now: float, facts: CertificateFacts | None) -> bool:
     """Whether `now` (Unix seconds) cannot be the time: before this program, or before our own certificate."""
     floor = EARLIEST_NOW if facts is None else max(EARLIEST_NOW, facts.not_before - CLOCK_SLACK)
     return now < floor
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Replace a file with mode 0600: after a power cut it holds the old or the new content, never a part."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make a rename or a removal in `directory` survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_certificate(der: bytes) -> CertificateFacts:

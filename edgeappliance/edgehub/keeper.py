@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgeappliance.edgehub.enrolment import Enrolment
-from edgeappliance.edgehub.identity import Identity, IdentityFiles, clock_is_implausible, sync_directory
+from edgeappliance.edgehub.identity import Identity, IdentityFiles, clock_is_implausible
 from edgeappliance.edgehub.link import Blame
 from edgeappliance.kernel.backoff import Backoff
 from edgeappliance.kernel.clock import Clock
 from edgeappliance.kernel.errors import ApplianceError, OperatorError
+from edgeappliance.kernel.files import sync_directory
 from edgeappliance.kernel.log import get_logger
 
 ROTATE_FROM, ROTATE_TO = 0.70, 0.90
@@ -129,7 +130,10 @@ class IdentityKeeper:
                 "this node has not joined a cloud", next_step="run `edgecore join --cloud HOST --token TOKEN`"
             )
         identity = await self._enrolment.join(token)
-        await asyncio.to_thread(_remove, self._token_file)
+        try:
+            await asyncio.to_thread(_remove, self._token_file)
+        except OSError as error:  # a read-only partition: the node has joined all the same
+            self._log.warning("the used join token stays on the disk", file=self._token_file, reason=error)
         self._log.info("joined", node=identity.facts.common_name, expires=int(identity.facts.not_after))
         return identity
 
@@ -161,6 +165,10 @@ def _read_token(path: Path | None) -> str:
         return path.read_text("utf-8").strip()
     except FileNotFoundError:
         return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise OperatorError(
+            f"cloud.token_file {path} cannot be read: {error}", next_step="check the file and its mode"
+        ) from None
 
 
 def _remove(path: Path | None) -> None:

@@ -13,7 +13,8 @@ from edgeappliance.kernel.errors import ApplianceError, OperatorError, Transient
 from edgeappliance.kernel.http import close_all
 from edgeappliance.kernel.log import get_logger
 
-MAX_LINE = 4 * 1024 * 1024
+MAX_REQUEST = 64 * 1024
+MAX_ANSWER = 256 * 1024 * 1024
 MODE = 0o660
 
 Verb = Callable[[Mapping[str, Any]], Awaitable[Any]]
@@ -53,7 +54,7 @@ class ControlServer:
         self._path.unlink(missing_ok=True)
         previous = os.umask(0o777 & ~MODE)
         try:
-            self._server = await asyncio.start_unix_server(self._serve, path=str(self._path), limit=MAX_LINE)
+            self._server = await asyncio.start_unix_server(self._serve, path=str(self._path), limit=MAX_REQUEST)
         except OSError as error:
             raise OperatorError(
                 f"cannot listen on {self._path}: {error.strerror or error}",
@@ -88,7 +89,7 @@ class ControlServer:
             if line:
                 writer.write(msgspec.json.encode(await self._answer(line)) + b"\n")
                 await writer.drain()
-        except (OSError, ValueError) as error:  # ValueError: the line was longer than MAX_LINE
+        except (OSError, ValueError) as error:  # ValueError: the line was longer than MAX_REQUEST
             self._log.warning("control request dropped", error=error)
         finally:
             self._writers.discard(writer)
@@ -106,13 +107,16 @@ class ControlServer:
             return Response(result=await verb(request.arguments))
         except ApplianceError as error:
             return Response(error=error.message, next_step=error.next_step)
+        except Exception as error:  # noqa: BLE001 - whoever asks must get an answer, and the socket goes on
+            self._log.error("verb failed", verb=request.verb, error=error, exc_info=error)
+            return Response(error=f"{type(error).__name__}: {error}", next_step="please report it with the log")
 
 
 async def call(path: Path, verb: str, *, timeout: float = 10.0, **arguments: Any) -> Any:
     """Ask the process behind the socket. Raises OperatorError when none answers, TransientError when it refuses."""
     try:
         async with asyncio.timeout(timeout):
-            reader, writer = await asyncio.open_unix_connection(str(path), limit=MAX_LINE)
+            reader, writer = await asyncio.open_unix_connection(str(path), limit=MAX_ANSWER)
             try:
                 writer.write(msgspec.json.encode(Request(verb, arguments)) + b"\n")
                 line = await reader.readline()
@@ -124,8 +128,8 @@ async def call(path: Path, verb: str, *, timeout: float = 10.0, **arguments: Any
         raise OperatorError(
             f"nothing answers on {path}", next_step="is it running? start it with: edgecore run"
         ) from None
-    if not line:
-        raise TransientError("the process closed the connection without an answer")
+    if not line.endswith(b"\n"):
+        raise TransientError("the process closed the connection before its answer was complete", next_step="try again")
     response = msgspec.json.decode(line, type=Response)
     if response.error:
         raise TransientError(response.error, next_step=response.next_step)

@@ -194,21 +194,22 @@ class Database:
             connection.execute("COMMIT")
         except apsw.Error as error:
             failure = _translate(error)
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            _roll_back(connection)
             for job in group:
                 job.error = job.error or failure
 
     def _run_one(self, connection: apsw.Connection, transaction: Transaction, job: _Job, *, alone: bool) -> None:
         connection.execute("SAVEPOINT job")
+        cause: apsw.Error | None = None
         try:
             job.result = job.work(transaction)
         except apsw.Error as error:
+            cause = error
             job.error = _translate(error)
         except Exception as error:  # noqa: BLE001 - handed to the caller that waits for this job
             job.error = error
         if not connection.in_transaction:  # SQLite itself rolled everything back (disk full, I/O error)
-            raise apsw.FullError("the transaction was rolled back by SQLite")
+            raise cause or apsw.IOError("the transaction was rolled back by SQLite")
         if job.error is not None:
             connection.execute("ROLLBACK TO job")
         connection.execute("RELEASE job")
@@ -225,8 +226,7 @@ class Database:
                 job.error = _translate(error)
             except Exception as error:  # noqa: BLE001 - handed to the caller that waits for this job
                 job.error = error
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            _roll_back(connection)
             self._finish([job])
         connection.close()
 
@@ -235,6 +235,15 @@ class Database:
             self._loop.call_soon_threadsafe(_resolve, group, self.damaged)
         except RuntimeError:  # the loop has been closed: nobody waits any more
             self._log.warning("results of a closed event loop dropped", count=len(group))
+
+
+def _roll_back(connection: apsw.Connection) -> None:
+    """End the transaction that is open; a medium that refuses even that must not end the thread."""
+    try:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    except apsw.Error as error:
+        get_logger("database").error("rollback failed", error=error)
 
 
 def _resolve(group: list[_Job], damaged: asyncio.Event) -> None:
@@ -277,8 +286,12 @@ def _open(path: Path, migrations: list[tuple[int, str]]) -> tuple[apsw.Connectio
             raise _translate(again) from None
     except apsw.Error as error:
         raise _translate(error) from None
-    reader = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    reader.set_busy_timeout(BUSY_MS)
+    try:
+        reader = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        reader.set_busy_timeout(BUSY_MS)
+    except apsw.Error as error:
+        writer.close()
+        raise _translate(error) from None
     return writer, reader, recovered
 
 

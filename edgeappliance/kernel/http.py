@@ -97,8 +97,12 @@ class LocalHttpServer:
         page = self._pages.get(target.partition("?")[0])
         if page is None:
             return Answer(404, ("try " + " ".join(sorted(self._pages)) + "\n").encode()), method == "HEAD"
-        result = page()
-        answer = result if isinstance(result, Answer) else await result
+        try:
+            result = page()
+            answer = result if isinstance(result, Answer) else await result
+        except Exception as error:  # noqa: BLE001 - one page's fault is its own
+            self._log.error("page failed", path=target, error=error, exc_info=error)
+            answer = Answer(500, f"{type(error).__name__}: {error}\n".encode())
         return answer, method == "HEAD"
 
 

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric, UnknownMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from edgeappliance.kernel.component import Health, State
+from edgeappliance.kernel.component import RESTARTS, Health, State
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -33,16 +33,31 @@ class Metrics:
         """Include the health of components; `health` is asked at every rendering."""
         self._registry.register(ComponentMetrics(prefix, health))
 
+    def add_process(self, prefix: str, **labels: str) -> None:
+        """Include memory, CPU time and start of this process, and `<prefix>_build_info` with `labels`."""
+        ProcessCollector(registry=self._registry)
+        self._registry.register(_Build(prefix, labels))
+
     def render(self) -> bytes:
         """The text exposition format."""
         return generate_latest(self._registry)
 
 
+class _Build(Collector):
+    def __init__(self, prefix: str, labels: Mapping[str, str]) -> None:
+        self._prefix = prefix
+        self._labels = labels
+
+    def collect(self) -> Iterator[Metric]:
+        yield InfoMetricFamily(f"{self._prefix}_build", "What runs here", value=dict(self._labels))
+
+
 class ComponentMetrics(Collector):
     """The health of every component as metrics, read when they are asked for.
 
-    `<prefix>_component_up{component}` is 1 while running; every number among a component's details becomes
-    `<prefix>_<component>_<detail>`.
+    `<prefix>_component_up{component}` is 1 while running, `<prefix>_component_restarts_total{component}` counts the
+    supervisor's restarts; every other number among a component's details becomes `<prefix>_<component>_<detail>`,
+    a counter when it ends in `_total`.
     """
 
     def __init__(self, prefix: str, health: Callable[[], Mapping[str, Health]]) -> None:
@@ -51,12 +66,24 @@ class ComponentMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily(f"{self._prefix}_component_up", "1 while the component runs", labels=["component"])
-        figures = []
+        restarts = CounterMetricFamily(
+            f"{self._prefix}_component_restarts", "Restarts of a component that failed", labels=["component"]
+        )
+        figures: list[Metric] = []
         for name, health in self._health().items():
             up.add_metric([name], 1.0 if health.state is State.RUNNING else 0.0)
+            restarts.add_metric([name], float(health.details.get(RESTARTS, 0)))
             for key, value in health.details.items():
-                if isinstance(value, int | float):
-                    metric = re.sub(r"[^a-zA-Z0-9_]", "_", f"{self._prefix}_{name}_{key}")
-                    figures.append(UnknownMetricFamily(metric, f"{key.replace('_', ' ')} of {name}", float(value)))
+                if isinstance(value, int | float) and key != RESTARTS:
+                    figures.append(_figure(self._prefix, name, key, float(value)))
         yield up
+        yield restarts
         yield from figures
+
+
+def _figure(prefix: str, component: str, key: str, value: float) -> Metric:
+    name = re.sub(r"[^a-zA-Z0-9_]", "_", f"{prefix}_{component}_{key}")
+    words = f"{key.removesuffix('_total').replace('_', ' ')} of {component}"
+    if name.endswith("_total"):
+        return CounterMetricFamily(name.removesuffix("_total"), words, value)
+    return GaugeMetricFamily(name, words, value)

@@ -17,6 +17,7 @@ import msgspec
 import toml
 
 from edgeappliance.kernel.errors import OperatorError
+from edgeappliance.kernel.files import replace_file
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -121,10 +122,14 @@ def _join(path: str, key: str) -> str:
 
 
 def write(path: Path, values: Mapping[str, Any]) -> None:
-    """Write plain values as TOML, atomically."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text(toml.dumps(values), "utf-8")
-    temporary.replace(path)
+    """Write plain values as TOML; a power cut leaves the old file or the new one. Raises OperatorError."""
+    try:
+        replace_file(path, toml.dumps(values).encode(), mode=0o644)
+    except OSError as error:
+        raise OperatorError(
+            f"{path} cannot be written: {error.strerror}",
+            next_step="check the directory, its owner and its file system",
+        ) from None
 
 
 def describe(kind: type[msgspec.Struct]) -> str:

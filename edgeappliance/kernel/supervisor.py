@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from edgeappliance.kernel.backoff import Backoff
 from edgeappliance.kernel.clock import Clock, SystemClock
-from edgeappliance.kernel.component import Component, Health, State
+from edgeappliance.kernel.component import RESTARTS, Component, Health, State
 from edgeappliance.kernel.errors import ApplianceError, OperatorError, PermanentError
 from edgeappliance.kernel.log import get_logger
 
@@ -40,7 +40,7 @@ class TaskScope:
         error = task.exception()
         if error is None:
             return
-        self._log.error("task failed", task=task.get_name(), error=error, exc_info=error)
+        self._log.error("task failed", task=task.get_name(), error=error, exc_info=_unforeseen(error))
         self._failed(error)
 
     async def cancel(self) -> None:
@@ -67,6 +67,7 @@ class _Entry:
         self.restarting: asyncio.Task[None] | None = None
         self.up = False
         self.started_at = 0.0
+        self.started_ms = 0
         self.restarts = 0
 
 
@@ -112,12 +113,13 @@ class Supervisor:
             await entry.component.start()
         except Exception as error:  # noqa: BLE001 - whatever a component raises, the others go on
             await entry.scope.cancel()
-            self._log.error("component did not start", component=entry.name, error=error, exc_info=error)
+            self._log.error("component did not start", component=entry.name, error=error, exc_info=_unforeseen(error))
             self._fail(entry, error)
             return
         entry.up = True
         entry.failure = None
         entry.started_at = self._clock.monotonic()
+        entry.started_ms = self._clock.wall_ms()
         self._log.debug("component started", component=entry.name)
 
     def _fail(self, entry: _Entry, error: BaseException) -> None:
@@ -178,7 +180,12 @@ class Supervisor:
                 health = entry.failure
             else:
                 health = entry.component.health()
-            if entry.restarts:
-                health = replace(health, details={**health.details, "restarts": entry.restarts})
-            report[name] = health
+            since_ms = health.since_ms or entry.started_ms
+            details = {**health.details, RESTARTS: entry.restarts}
+            report[name] = replace(health, since_ms=since_ms, details=details)
         return report
+
+
+def _unforeseen(error: BaseException) -> BaseException | None:
+    """The error when its traceback says something: one of ours says all in its text."""
+    return None if isinstance(error, ApplianceError) else error

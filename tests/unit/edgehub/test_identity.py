@@ -1,9 +1,7 @@
 """Certificates read without a library, files that survive, clocks that lie."""
 
 import datetime
-import os
 import ssl
-import stat
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,6 @@ from edgeappliance.edgehub.identity import (
     IdentityFiles,
     clock_is_implausible,
     read_certificate,
-    write_private,
 )
 from edgeappliance.kernel.errors import OperatorError
 
@@ -97,15 +94,12 @@ def test_files_that_do_not_fit_are_an_operator_error(tmp_path: Path) -> None:
         identity.client_context(ignore_dates=False)
 
 
-def test_private_write_replaces_whole_and_leaves_no_traces(tmp_path: Path) -> None:
-    path = tmp_path / "secret"
-    path.write_bytes(b"old")
-    os.chmod(path, 0o644)
-    (tmp_path / ".secret.new").write_bytes(b"left by a crash")
-    write_private(path, b"new")
-    assert path.read_bytes() == b"new"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert [item.name for item in tmp_path.iterdir()] == ["secret"]
+def test_an_identity_that_cannot_be_read_is_the_operators(tmp_path: Path) -> None:
+    files = IdentityFiles(tmp_path)
+    (tmp_path / "node.pem").mkdir()  # a test as root may read every file; a directory refuses it too
+    (tmp_path / "ca.crt").touch()
+    with pytest.raises(OperatorError, match="cannot be read"):
+        files.load()
 
 
 def test_a_clock_before_our_certificate_is_implausible() -> None:

@@ -1,14 +1,12 @@
-"""The loopback HTTP server, the control socket, host commands, back-off, logging."""
+"""The loopback HTTP server, the control socket, host commands, back-off."""
 
 import asyncio
-import json
-import logging
 import stat
 from pathlib import Path
 
 import pytest
 
-from edgeappliance.kernel import control, hostcmd, log
+from edgeappliance.kernel import control, hostcmd
 from edgeappliance.kernel.backoff import Backoff
 from edgeappliance.kernel.errors import OperatorError, TransientError
 from edgeappliance.kernel.http import Answer, LocalHttpServer
@@ -95,6 +93,47 @@ async def test_control_socket_survives_garbage(tmp_path: Path) -> None:
     await server.stop()
 
 
+async def test_a_verb_that_breaks_and_an_answer_of_many_megabytes(tmp_path: Path) -> None:
+    async def broken(arguments):
+        raise KeyError("nobody thought of this")
+
+    async def long(arguments):
+        return "x" * 6_000_000
+
+    path = tmp_path / "c.sock"
+    server = control.ControlServer(path=path, verbs={"broken": broken, "long": long})
+    await server.start()
+    with pytest.raises(TransientError, match="KeyError"):
+        await control.call(path, "broken")
+    assert len(await control.call(path, "long")) == 6_000_000
+    await server.stop()
+
+
+async def test_an_answer_that_is_cut_off_is_no_traceback(tmp_path: Path) -> None:
+    path = tmp_path / "c.sock"
+
+    async def half(reader, writer):
+        await reader.readline()
+        writer.write(b'{"result": ')
+        writer.close()
+
+    server = await asyncio.start_unix_server(half, path=str(path))
+    with pytest.raises(TransientError, match="before its answer was complete"):
+        await control.call(path, "status")
+    server.close()
+
+
+async def test_a_page_that_breaks_is_answered_and_costs_only_itself() -> None:
+    def broken():
+        raise KeyError("x")
+
+    server = LocalHttpServer(host="127.0.0.1", port=0, pages={"/bad": broken, "/good": lambda: Answer(200, b"ok")})
+    await server.start()
+    assert b"500 Internal Server Error" in await get(server.port, b"GET /bad HTTP/1.1\r\n\r\n")
+    assert b"200 OK" in await get(server.port, b"GET /good HTTP/1.1\r\n\r\n")
+    await server.stop()
+
+
 async def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "c.sock"
     path.touch()
@@ -136,13 +175,3 @@ def test_backoff_grows_stops_and_resets_after_a_stable_time() -> None:
 def test_backoff_jitter_only_shortens() -> None:
     backoff = Backoff(initial=10, maximum=10, jitter=0.2, random=lambda: 1.0)
     assert backoff.next_delay() == pytest.approx(8)
-
-
-def test_log_lines() -> None:
-    record = logging.LogRecord("edgehub", logging.WARNING, "", 0, "link down", None, None)
-    record.fields = {"peer": "a b", "tries": 3, "error": ValueError("x")}
-    assert log.TextFormatter(journal=True).format(record) == (
-        '<4>edgehub: link down peer="a b" tries=3 error="ValueError: x"'
-    )
-    entry = json.loads(log.JsonFormatter().format(record))
-    assert (entry["component"], entry["event"], entry["tries"]) == ("edgehub", "link down", 3)

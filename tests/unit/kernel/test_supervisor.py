@@ -67,7 +67,7 @@ async def test_a_failed_task_restarts_its_component_and_no_other(journal: list[s
     bad.trip.set()
     await asyncio.wait_for(bad.started.wait(), 5)
     assert supervisor.health()["bad"].state is State.RUNNING
-    assert supervisor.health()["bad"].details["restarts"] == 1
+    assert supervisor.health()["bad"].details["restarts_total"] == 1
     assert (good.starts, bad.starts) == (1, 2)
     await supervisor.stop()
 
