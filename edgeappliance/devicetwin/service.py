@@ -18,7 +18,7 @@ from edgeappliance.devicetwin.members import Bus, Members
 from edgeappliance.devicetwin.reporter import Cloud, Reporter
 from edgeappliance.devicetwin.requests import DEVICE_PREFIX, NO_DEVICE_RESULT, Address, Request, parse, parse_topic
 from edgeappliance.kernel.clock import Clock, SystemClock
-from edgeappliance.kernel.component import Health, State
+from edgeappliance.kernel.component import Condition, Health, State
 from edgeappliance.kernel.database import StorageError
 from edgeappliance.kernel.errors import TransientError
 from edgeappliance.kernel.log import get_logger
@@ -83,7 +83,7 @@ class DeviceTwin:
         self._decode_update = msgspec.json.Decoder(TwinUpdate)
         self._decode_base = msgspec.json.Decoder(TwinBase)
         self._decode_state = msgspec.json.Decoder(StateUpdate)
-        self._health = Health(State.STOPPED)
+        self._condition = Condition(self._clock)
         self._log = get_logger("devicetwin")
         self.updates = 0
         """Updates taken since the start of the process."""
@@ -99,7 +99,7 @@ class DeviceTwin:
         self._scope.spawn(self._lines.run(), name="save-expected")
         self._scope.spawn(self._save_reported(), name="save-reported")
         self._scope.spawn(self._look_at_reports(), name="reports")
-        self._health = Health(State.RUNNING, since_ms=self._clock.wall_ms())
+        self._condition.set(State.RUNNING)
         if self._cloud.connected:
             self._reporter.connected(list(self._members.devices.values()))
 
@@ -111,16 +111,16 @@ class DeviceTwin:
                 await self._commit()
         except (StorageError, TimeoutError) as error:
             self._log.error("reported values not saved at stop", error=error)
-        self._health = Health(State.STOPPED)
+        self._condition.set(State.STOPPED)
 
     def health(self) -> Health:
         """Counts of devices and of what the cloud does not know yet."""
         details = {
             "devices": len(self._members.devices),
-            "updates": self.updates,
-            "reports_sent": self._reporter.sent,
+            "updates_total": self.updates,
+            "reports_sent_total": self._reporter.sent,
             "reports_in_flight": self._reporter.in_flight,
-            "values_superseded": self._reporter.superseded,
+            "values_superseded_total": self._reporter.superseded,
             "devices_not_confirmed": sum(
                 1
                 for device in self._members.devices.values()
@@ -132,8 +132,7 @@ class DeviceTwin:
                 for key, reason in device.refused.items()
             },
         }
-        health = self._health
-        return Health(health.state, health.reason, health.next_step, health.since_ms, details)
+        return self._condition.health(details)
 
     # MQTT.
 
@@ -258,7 +257,7 @@ class DeviceTwin:
             self._reporter.report(device)
 
     def _fail(self, device: Device, item: work.Work, failure: StorageError) -> None:
-        self._degraded(failure)
+        self._condition.degrade(failure)
         if isinstance(item, work.Update):
             why = rules.Refusal(rules.INTERNAL_ERROR, str(failure))
             self._bus.publish(*work.refusal(device, item.event_id, why, now_ms=self._clock.wall_ms()))
@@ -361,12 +360,11 @@ class DeviceTwin:
             try:
                 await self._commit()
             except StorageError as error:
-                self._degraded(error)
+                self._condition.degrade(error)
                 self._log.error("reported values not saved", error=error)
                 self._unsaved.set()
             else:
-                if self._health.state is State.DEGRADED:
-                    self._health = Health(State.RUNNING, since_ms=self._clock.wall_ms())
+                self._condition.set(State.RUNNING)
 
     async def _commit(self) -> None:
         """Save what changed. A device whose expected values are being saved comes with the next commit."""
@@ -392,10 +390,6 @@ class DeviceTwin:
                 device.unsaved |= keys
                 device.row_unsaved = device.row_unsaved or row
             raise
-
-    def _degraded(self, error: StorageError) -> None:
-        if self._health.state is not State.DEGRADED:
-            self._health = Health(State.DEGRADED, error.message, error.next_step, self._clock.wall_ms())
 
 
 def rfc3339(unix_ms: int) -> str:

@@ -12,10 +12,11 @@ from edgeappliance.edged.facts import Machine, conditions, read_machine, read_pr
 from edgeappliance.edged.status import NodeStatus
 from edgeappliance.kernel.backoff import Backoff
 from edgeappliance.kernel.clock import Clock
-from edgeappliance.kernel.component import Health, State
+from edgeappliance.kernel.component import Condition, Health, State
 from edgeappliance.kernel.errors import ApplianceError, TransientError
 from edgeappliance.kernel.log import get_logger
 from edgeappliance.kernel.supervisor import TaskScope
+from edgeappliance.wire.errors import WireError
 from edgeappliance.wire.kube import parse_status_error
 from edgeappliance.wire.message import Message
 from edgeappliance.wire.operations import Group, Operation, ResourceType, Source
@@ -87,23 +88,23 @@ class Node:
         self._lease: dict[str, Any] | None = None
         self._up = asyncio.Event()
         self._wake = asyncio.Event()
-        self._health = Health(State.STOPPED)
+        self._condition = Condition(clock)
         self._log = get_logger("edged")
         cloud.on_connection(self._link_changed)
 
     async def start(self) -> None:
         self._machine = await asyncio.to_thread(read_machine, self._directory)
-        self._set_health(State.DEGRADED, "not registered yet")
+        self._condition.set(State.DEGRADED, "not registered yet")
         if self._cloud.connected:
             self._up.set()
         self._scope.spawn(self._run(), name="report")
 
     async def stop(self) -> None:
         await self._scope.cancel()
-        self._set_health(State.STOPPED)
+        self._condition.set(State.STOPPED)
 
     def health(self) -> Health:
-        return self._health
+        return self._condition.health({"node": self._name, "registered": self._registered})
 
     def _link_changed(self, connected: bool) -> None:
         if connected:
@@ -122,13 +123,13 @@ class Node:
             try:
                 await self._beat()
             except ApplianceError as error:
-                if self._health.reason != error.message:
+                if self._condition.reason != error.message:
                     self._log.warning("node not reported", reason=error.message)
-                self._set_health(State.DEGRADED, error.message, error.next_step)
+                self._condition.degrade(error)
                 delay = retry.next_delay()
             else:
                 retry.reset()
-                self._set_health(State.RUNNING)
+                self._condition.set(State.RUNNING)
             await self._pause(delay)
 
     async def _pause(self, seconds: float) -> None:
@@ -241,9 +242,12 @@ class Node:
             source=Source.EDGED, group=Group.META, operation=operation, resource=str(resource), content=content
         )
         answer = await self._cloud.request(request, REQUEST_TIMEOUT)
+        try:
+            value = answer.content_value()
+        except WireError as error:
+            raise CloudRefused(f"{operation} {resource}: the answer cannot be read: {error}", code=0) from None
         if answer.operation == Operation.ERROR:
-            raise CloudRefused(f"{operation} {resource}: {answer.content_bytes().decode('utf-8', 'replace')}", code=0)
-        value = answer.content_value()
+            raise CloudRefused(f"{operation} {resource}: {value}", code=0)
         if not isinstance(value, dict):
             raise CloudRefused(f"{operation} {resource}: the answer holds no object", code=0)
         failed = parse_status_error(value.get("Err")) or parse_status_error(value)
@@ -262,7 +266,3 @@ class Node:
         milliseconds = self._clock.wall_ms()
         text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
         return f"{text}.{milliseconds % 1000:03d}000Z" if fraction else f"{text}Z"
-
-    def _set_health(self, state: State, reason: str = "", next_step: str = "") -> None:
-        since = self._health.since_ms if state is self._health.state else self._clock.wall_ms()
-        self._health = Health(state, reason, next_step, since, {"node": self._name, "registered": self._registered})

@@ -12,7 +12,7 @@ from edgeappliance.edgehub.link import Link, LinkRefused, Target, Traffic, open_
 from edgeappliance.edgehub.session import Pace
 from edgeappliance.kernel.backoff import Backoff
 from edgeappliance.kernel.clock import Clock
-from edgeappliance.kernel.component import Health, State
+from edgeappliance.kernel.component import Condition, Health, State
 from edgeappliance.kernel.errors import ApplianceError, TransientError
 from edgeappliance.kernel.log import get_logger
 from edgeappliance.kernel.supervisor import TaskScope
@@ -78,7 +78,7 @@ class EdgeHub:
         self._dropped = 0
         self._refused_messages = 0
         self._connections = 0
-        self._health = Health(State.STOPPED)
+        self._condition = Condition(clock)
         self._log = get_logger("edgehub")
         self.traffic = Traffic()
 
@@ -143,7 +143,7 @@ class EdgeHub:
     async def start(self) -> None:
         """Read the identity and begin; connecting goes on in the background."""
         await self._keeper.load()
-        self._set_health(State.DEGRADED, "connecting")
+        self._condition.set(State.DEGRADED, "connecting")
         self._inboxes = {}
         for group, receiver in self._receivers.items():
             inbox: asyncio.Queue[Message] = asyncio.Queue(MAX_INBOX)
@@ -155,24 +155,23 @@ class EdgeHub:
 
     async def stop(self) -> None:
         await self._scope.cancel()
-        self._set_health(State.STOPPED)
+        self._condition.set(State.STOPPED)
 
     def health(self) -> Health:
         details: dict[str, Any] = {
             "cloud": f"{self._target.host}:{self._target.port}",
             "ours": self.ours,
-            "connections": self._connections,
-            "bytes_sent": self.traffic.bytes_sent,
-            "bytes_received": self.traffic.bytes_received,
-            "messages_sent": self.traffic.messages_sent,
-            "messages_received": self.traffic.messages_received,
-            "dropped": self._dropped,
-            "refused": self._refused_messages,
+            "connections_total": self._connections,
+            "sent_bytes_total": self.traffic.bytes_sent,
+            "received_bytes_total": self.traffic.bytes_received,
+            "messages_sent_total": self.traffic.messages_sent,
+            "messages_received_total": self.traffic.messages_received,
+            "messages_dropped_total": self._dropped,
+            "messages_refused_total": self._refused_messages,
         }
         if self._keeper.identity is not None:
-            details["certificate_expires"] = int(self._keeper.identity.facts.not_after)
-        health = self._health
-        return Health(health.state, health.reason, health.next_step, health.since_ms, details)
+            details["certificate_expiry_timestamp_seconds"] = int(self._keeper.identity.facts.not_after)
+        return self._condition.health(details)
 
     # -- the connection -----------------------------------------------------------------------------------
 
@@ -207,7 +206,7 @@ class EdgeHub:
         self._link = link
         self._keeper.accepted()
         self._connections += 1
-        self._set_health(State.RUNNING)
+        self._condition.set(State.RUNNING)
         self._log.info("connected", cloud=self._target.url, ours=link.ours)
         for listener in self._listeners:
             listener(True)
@@ -229,8 +228,8 @@ class EdgeHub:
         waiting = [future for future in self._pending.values() if not future.done()]
         for future in waiting:
             future.set_exception(LinkDown("the link broke before the answer came"))
-        if self._health.state is State.RUNNING:
-            self._set_health(State.DEGRADED, "the link broke")
+        if self._condition.state is State.RUNNING:
+            self._condition.set(State.DEGRADED, "the link broke")
             for listener in self._listeners:
                 listener(False)
 
@@ -238,13 +237,9 @@ class EdgeHub:
         problem = self._keeper.problem
         reason = error.message if problem is None else f"{error.message}; {problem.message}"
         step = error.next_step if problem is None else problem.next_step
-        if (self._health.state, self._health.reason) != (State.DEGRADED, reason):
+        if (self._condition.state, self._condition.reason) != (State.DEGRADED, reason):
             self._log.warning("no link to the cloud", reason=reason, next_step=step)
-        self._set_health(State.DEGRADED, reason, step)
-
-    def _set_health(self, state: State, reason: str = "", next_step: str = "") -> None:
-        since = self._health.since_ms if state is self._health.state else self._clock.wall_ms()
-        self._health = Health(state, reason, next_step, since)
+        self._condition.set(State.DEGRADED, reason, step)
 
     # -- messages -----------------------------------------------------------------------------------------
 
@@ -268,7 +263,7 @@ class EdgeHub:
         elif message.group == Group.USER and message.parent_id:
             self._log.debug("late answer dropped", resource=message.resource)
         elif message.operation == Operation.ERROR:
-            text = message.content_bytes()[:500].decode("utf-8", "replace")
+            text = bytes(message.content)[:500].decode("utf-8", "replace")
             self._log.warning("the cloud could not do what was asked", resource=message.resource, error=text)
         else:
             self._sort(message)

@@ -5,17 +5,20 @@ import base64
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import signal
 from collections import deque
 from pathlib import Path
+from typing import Literal
 
 from edgeappliance.config.settings import Mqtt, MqttListener
 from edgeappliance.kernel import hostcmd
 from edgeappliance.kernel.backoff import Backoff
 from edgeappliance.kernel.clock import Clock
-from edgeappliance.kernel.component import Health, State
+from edgeappliance.kernel.component import Condition, Health, State
 from edgeappliance.kernel.errors import ApplianceError, OperatorError, TransientError
+from edgeappliance.kernel.files import make_directory, replace_file
 from edgeappliance.kernel.log import get_logger
 from edgeappliance.kernel.supervisor import TaskScope
 
@@ -25,6 +28,9 @@ PROBE_PAUSE = 0.02
 
 PASSWORD_ITERATIONS = 101
 """What mosquitto_passwd uses; logins happen once per connection on a small CPU."""
+
+
+_NOTE = re.compile(r"(\d+: )?Note: ")
 
 
 class Broker:
@@ -42,7 +48,7 @@ class Broker:
         self._backoff = Backoff(initial=0.1, maximum=5.0)
         self._process: asyncio.subprocess.Process | None = None
         self._last_lines: deque[str] = deque(maxlen=5)
-        self._health = Health(State.STOPPED)
+        self._condition = Condition(clock)
         self._log = get_logger("broker")
         self.restarts = 0
 
@@ -63,18 +69,18 @@ class Broker:
             await self._end()
             raise
         self._scope.spawn(self._keep_running(), name="mosquitto")
-        self._health = Health(State.RUNNING, since_ms=self._clock.wall_ms())
+        self._condition.set(State.RUNNING)
 
     async def stop(self) -> None:
         """End the broker."""
         await self._scope.cancel()
         await self._end()
-        self._health = Health(State.STOPPED)
+        self._condition.set(State.STOPPED)
 
     def health(self) -> Health:
-        details = {"pid": self.pid, "port": self._settings.port, "broker_restarts": self.restarts}
-        health = self._health
-        return Health(health.state, health.reason, health.next_step, health.since_ms, details)
+        pid = "" if self.pid is None else str(self.pid)
+        address = f"127.0.0.1:{self._settings.port}"
+        return self._condition.health({"address": address, "pid": pid, "mosquitto_restarts_total": self.restarts})
 
     # Configuration.
 
@@ -88,7 +94,7 @@ class Broker:
 
     def _prepare(self) -> None:
         """Write the configuration; on a thread."""
-        self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_directory(self._directory, next_step="check runtime_dir and its owner")
         pods = self._settings.pods
         password_file = self._directory / "passwords"
         if pods.address:
@@ -98,9 +104,9 @@ class Broker:
                 raise OperatorError(
                     f"mqtt.pods.password_file cannot be read: {error}", next_step="correct the key or write the file"
                 ) from None
-            _write_private(password_file, f"{pods.user}:{password_hash(password)}\n")
+            replace_file(password_file, f"{pods.user}:{password_hash(password)}\n".encode())
         text = configuration(self._settings, password_file=password_file, root=os.geteuid() == 0)
-        _write_private(self._config_file, text)
+        replace_file(self._config_file, text.encode())
 
     # Life.
 
@@ -115,7 +121,7 @@ class Broker:
                 ' or set mqtt.mode = "external"',
             ) from None
         self._process = process
-        await asyncio.to_thread(_write_private, self._pid_file, f"{process.pid}\n")
+        await asyncio.to_thread(replace_file, self._pid_file, f"{process.pid}\n".encode())
         drain = self._scope.spawn(self._drain(process), name="mosquitto-stderr")
         await self._ready(process, drain)
 
@@ -138,8 +144,12 @@ class Broker:
             return
         while line := await process.stderr.readline():
             text = line.decode(errors="replace").strip()
-            self._last_lines.append(text)
-            self._log.info("mosquitto", says=text)
+            if not text:
+                continue
+            level = line_level(text)
+            if level != "debug":
+                self._last_lines.append(text)
+            getattr(self._log, level)("mosquitto", says=text)
 
     async def _keep_running(self) -> None:
         while True:
@@ -157,11 +167,11 @@ class Broker:
                 self._process = None
                 self._report(error)
             else:
-                self._health = Health(State.RUNNING, since_ms=self._clock.wall_ms())
+                self._condition.set(State.RUNNING)
 
     def _report(self, error: ApplianceError) -> None:
         self._log.error("the MQTT broker is down", reason=error.message)
-        self._health = Health(State.DEGRADED, error.message, error.next_step, self._clock.wall_ms())
+        self._condition.degrade(error)
 
     async def _end(self) -> None:
         process = self._process
@@ -238,6 +248,13 @@ def _pods_listener(pods: MqttListener, password_file: Path) -> list[str]:
     ]
 
 
+def line_level(line: str) -> Literal["debug", "warning", "error"]:
+    """How loud a line of mosquitto is in our log. Its notes on our own configuration say nothing to an operator."""
+    if _NOTE.match(line) or "should not be run as root" in line:
+        return "debug"
+    return "error" if line.startswith("Error") else "warning"
+
+
 def password_hash(password: str) -> str:
     """A password as mosquitto 2 keeps it: PBKDF2 with SHA-512 (format 7 of mosquitto_passwd)."""
     salt = secrets.token_bytes(12)
@@ -245,15 +262,6 @@ def password_hash(password: str) -> str:
     return "$".join(
         ("", "7", str(PASSWORD_ITERATIONS), base64.b64encode(salt).decode(), base64.b64encode(digest).decode())
     )
-
-
-def _write_private(path: Path, text: str) -> None:
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    fresh.replace(path)
 
 
 def _leftover(pid_file: Path, config_file: Path) -> int | None:

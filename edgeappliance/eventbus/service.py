@@ -28,6 +28,10 @@ from edgeappliance.wire.limits import MAX_MESSAGE, MAX_RESOURCE
 from edgeappliance.wire.message import Message
 from edgeappliance.wire.operations import Group, Operation, Source
 
+RECEIVED, PUBLISHED, NOT_PUBLISHED = "messages_received_total", "messages_published_total", "messages_lost_total"
+UPLOADED, NOT_UPLOADED = "messages_uploaded_total", "uploads_dropped_total"
+"""Figures of `health`. Lost: nobody was there to publish to; dropped: the cloud was away, or it is no text."""
+
 MAX_UPLOAD = MAX_MESSAGE * 3 // 4
 """Bytes of one upload: escaped it must still be one message of the link."""
 
@@ -64,7 +68,7 @@ class EventBus:
         self._watchers: list[Callable[[bool], None]] = []
         self._client: MqttClient | None = None
         self._since_ms = 0
-        self._counts = {"received": 0, "published": 0, "not_published": 0, "uploaded": 0, "not_uploaded": 0}
+        self._counts = dict.fromkeys((RECEIVED, PUBLISHED, NOT_PUBLISHED, UPLOADED, NOT_UPLOADED), 0)
         self._log = get_logger("eventbus")
 
     # For other components.
@@ -82,7 +86,7 @@ class EventBus:
                 sent = self._client.publish(topic, payload)
             except ValueError as error:
                 self._log.warning("not published", topic=topic, reason=error)
-        self._counts["published" if sent else "not_published"] += 1
+        self._counts[PUBLISHED if sent else NOT_PUBLISHED] += 1
         return sent
 
     def subscribe(self, topic_filter: str, callback: Callback) -> None:
@@ -144,7 +148,7 @@ class EventBus:
     # Messages of the broker.
 
     def _received(self, topic: str, payload: bytes) -> None:
-        self._counts["received"] += 1
+        self._counts[RECEIVED] += 1
         way, callbacks = self._router.route(topic)
         for callback in callbacks:
             callback(topic, payload)
@@ -168,10 +172,10 @@ class EventBus:
                 source=Source.BUS, group=Group.USER, operation=Operation.UPLOAD, resource=topic, content=text
             )
             if self._cloud.send(message):
-                self._counts["uploaded"] += 1
+                self._counts[UPLOADED] += 1
                 return
             reason = "the cloud is not connected"
-        self._counts["not_uploaded"] += 1
+        self._counts[NOT_UPLOADED] += 1
         self._log.debug("not uploaded", topic=topic, reason=reason)
 
     def _connection(self, up: bool) -> None:

@@ -88,7 +88,7 @@ class Mappers:
             "lines": lines,
             "devices": len(self._devices),
             "invalid": {device: [str(error) for error in errors] for device, errors in self._invalid.items()},
-            "published": self._road.published,
+            "messages_published_total": self._road.published,
         }
         if not self._running:
             return Health(State.STOPPED, details=details)

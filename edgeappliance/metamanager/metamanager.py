@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from edgeappliance.kernel.component import Health, State
+from edgeappliance.kernel.clock import Clock, SystemClock
+from edgeappliance.kernel.component import Condition, Health, State
 from edgeappliance.kernel.errors import ApplianceError, PermanentError, TransientError
 from edgeappliance.kernel.log import get_logger
 from edgeappliance.kernel.supervisor import TaskScope
@@ -58,15 +59,14 @@ class MetaManager:
     What could not be stored is answered with operation `error`: the cloud sends it again.
     """
 
-    def __init__(self, scope: TaskScope, *, store: MetaStore, cloud: Cloud) -> None:
+    def __init__(self, scope: TaskScope, *, store: MetaStore, cloud: Cloud, clock: Clock | None = None) -> None:
         self._scope = scope
         self._store = store
         self._cloud = cloud
         self._subscribers: dict[str, list[Subscriber]] = {}
         self._waiting: asyncio.Queue[Message] = asyncio.Queue(MAX_WAITING)
-        self._running = False
+        self._condition = Condition(clock or SystemClock())
         self._stored = 0
-        self._problem: ApplianceError | None = None
         self._log = get_logger("metamanager")
 
     # -- for the other components -------------------------------------------------------------------------
@@ -113,9 +113,12 @@ class MetaManager:
 
     async def _ask(self, request: Message, timeout: float) -> Any:
         answer = await self._cloud.request(request, timeout, acknowledge=False)
+        try:
+            value = answer.content_value()
+        except WireError as unreadable:
+            raise CloudError(f"query {request.resource}: the answer cannot be read: {unreadable}") from None
         if answer.operation == Operation.ERROR:
-            raise CloudError(f"query {request.resource}: {answer.content_bytes().decode('utf-8', 'replace')}")
-        value = answer.content_value()
+            raise CloudError(f"query {request.resource}: {value}")
         error = value
         if isinstance(value, dict) and "Object" in value and "Err" in value:
             error, value = value["Err"], value["Object"]
@@ -133,19 +136,14 @@ class MetaManager:
 
     async def start(self) -> None:
         self._scope.spawn(self._work(), name="store")
-        self._running = True
+        self._condition.set(State.RUNNING)
 
     async def stop(self) -> None:
-        self._running = False
         await self._scope.cancel()
+        self._condition.set(State.STOPPED)
 
     def health(self) -> Health:
-        details = {"stored": self._stored, "waiting": self._waiting.qsize()}
-        if not self._running:
-            return Health(State.STOPPED, details=details)
-        if self._problem is not None:
-            return Health(State.DEGRADED, self._problem.message, self._problem.next_step, details=details)
-        return Health(State.RUNNING, details=details)
+        return self._condition.health({"objects_stored_total": self._stored, "waiting": self._waiting.qsize()})
 
     # -- downstream ---------------------------------------------------------------------------------------
 
@@ -180,12 +178,12 @@ class MetaManager:
         )
         for (message, instruction), outcome in zip(understood, outcomes, strict=True):
             if isinstance(outcome, ApplianceError):
-                self._problem = outcome
+                self._condition.degrade(outcome)
                 self._refuse(message, outcome.message)
                 continue
             if isinstance(outcome, BaseException):
                 raise outcome
-            self._problem = None
+            self._condition.set(State.RUNNING)
             self._stored += 1
             self._cloud.send(message.reply(OK))
             if outcome:

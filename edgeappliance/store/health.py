@@ -38,7 +38,7 @@ class StoreHealth:
         self._bytes = await asyncio.to_thread(lambda: sum(name.stat().st_size for name in names if name.exists()))
 
     def health(self) -> Health:
-        details = {"file": str(self._database.path), "bytes": self._bytes}
+        details = {"file": str(self._database.path), "size_bytes": self._bytes}
         kept = self._database.recovered
         if kept is None:
             return Health(State.RUNNING, since_ms=self._opened_ms, details=details)

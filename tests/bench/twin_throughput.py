@@ -45,7 +45,7 @@ async def one(name: str, *, messages: float, properties: int, target: float, cpu
             if reported.get(f"d{device}", {}).get(f"p{index}") != value
         )
         status = await site.stand.status()
-        superseded = status["components"]["devicetwin"]["details"]["values_superseded"]
+        superseded = status["components"]["devicetwin"]["details"]["values_superseded_total"]
         whole = site.results == total and not stale and not site.refused
         rate = total * properties / took if whole else 0.0
         how = (

@@ -403,7 +403,7 @@ async def test_one_report_under_way_and_only_the_newest(tmp_path: Path):
         await rig.acknowledge(second)
         assert rig.cloud.take() == []
         details = rig.twin.health().details
-        assert details["values_superseded"] == 3
+        assert details["values_superseded_total"] == 3
         assert details["devices_not_confirmed"] == 0
 
 

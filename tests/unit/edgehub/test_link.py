@@ -153,8 +153,8 @@ async def test_rubbish_is_refused_and_the_link_stays(kubeedge: KubeEdgeCloud, tm
         await kubeedge.send(kubeedge.message("ping", "node", "x"))
         await kubeedge.wait(lambda cloud: [item for item in cloud.received if item.content == "ack"])
         assert running.hub.connected
-        assert running.hub.health().details["connections"] == 1
-        assert running.hub.health().details["refused"] >= 5
+        assert running.hub.health().details["connections_total"] == 1
+        assert running.hub.health().details["messages_refused_total"] >= 5
 
 
 @pytest.mark.parametrize("kind", ["too long", "too many fragments"])
@@ -205,7 +205,7 @@ async def test_loss_is_told_and_the_link_comes_back(kubeedge: KubeEdgeCloud, tmp
             assert await seen.get() is False
             await kubeedge.start_ws()
             assert await seen.get() is True
-        assert running.hub.health().details["connections"] == 3
+        assert running.hub.health().details["connections_total"] == 3
 
 
 async def test_no_cloud_at_start_is_no_failure(kubeedge: KubeEdgeCloud, tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ async def test_black_hole_is_noticed_by_an_unanswered_ping(
     ):
         await running.connected()
         await kubeedge.wait(lambda cloud: len(cloud.messages("node", "keepalive")) >= 3)
-        assert running.hub.health().details["connections"] == 1  # pings of a healthy link are answered
+        assert running.hub.health().details["connections_total"] == 1  # pings of a healthy link are answered
         line.black_hole()
         async with asyncio.timeout(3):
             await lost.wait()
