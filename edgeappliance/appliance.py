@@ -25,6 +25,7 @@ from edgeappliance.kernel.component import State
 from edgeappliance.kernel.control import ControlServer
 from edgeappliance.kernel.database import Database
 from edgeappliance.kernel.errors import OperatorError
+from edgeappliance.kernel.files import make_directory
 from edgeappliance.kernel.http import Answer, LocalHttpServer, Page
 from edgeappliance.kernel.log import get_logger
 from edgeappliance.kernel.supervisor import Supervisor
@@ -50,7 +51,7 @@ class Appliance:
         self._config = config
         self._clock = clock or SystemClock()
         self._began = time.monotonic()
-        self._lock: TextIO | None = None
+        self._locks: list[TextIO] = []
         self._database: Database | None = None
         self._supervisor = Supervisor(clock=self._clock)
         self._place: Place
@@ -61,8 +62,8 @@ class Appliance:
 
     async def start(self) -> None:
         """Start every part; returns when local callers can be served. Raises OperatorError, StorageError."""
-        await asyncio.to_thread(self._prepare)
         try:
+            await asyncio.to_thread(self._prepare)
             self._place = place(self._config)
             self._database = await open_store(self._config.state_path)
             self._compose(self._database, await store_identity(self._database))
@@ -84,40 +85,26 @@ class Appliance:
         if self._database is not None:
             await self._database.close()
             self._database = None
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        while self._locks:
+            self._locks.pop().close()
 
     def _prepare(self) -> None:
-        """Directories, and the lock that refuses a second edgecore on the same state."""
-        for directory in (self._config.state_path, Path(self._config.runtime_dir)):
-            try:
-                directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-            except OSError as error:
-                raise OperatorError(
-                    f"{directory}: {error.strerror}", next_step="run as root, or set state_dir and runtime_dir"
-                ) from None
-        lock = (self._config.state_path / "lock").open("a")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise OperatorError(
-                f"another edgecore uses {self._config.state_path}",
-                next_step="stop it first, or use another state_dir; `edgecore status` shows the running one",
-            ) from None
-        self._lock = lock
+        """Directories, and the locks that refuse a second edgecore: on the same state, or in the same runtime
+        directory, where it would take the running one's broker for a leftover and end it."""
+        for key, directory in (("state_dir", self._config.state_path), ("runtime_dir", self._config.runtime_path)):
+            make_directory(directory, next_step="run as root, or set state_dir and runtime_dir")
+            self._locks.append(_lock(directory / "lock", key))
 
     # Composition.
 
     def _compose(self, database: Database, store: str) -> None:
         config, clock, add = self._config, self._clock, self._supervisor.add
-        runtime = Path(config.runtime_dir)
+        runtime = config.runtime_path
         node = self._place.node
         cloud = self._add_cloud(node, store)
 
         add("store", lambda scope: StoreHealth(scope, database=database, clock=clock))
-        meta = add("metamanager", lambda scope: MetaManager(scope, store=MetaStore(database), cloud=cloud))
+        meta = add("metamanager", lambda scope: MetaManager(scope, store=MetaStore(database), cloud=cloud, clock=clock))
         if config.mqtt.mode == "internal":
             add("broker", lambda scope: Broker(settings=config.mqtt, runtime=runtime, scope=scope, clock=clock))
         subscriptions = SubscriptionStore(database)
@@ -175,7 +162,7 @@ class Appliance:
         if hub is None:
             return self._supervisor.add("edgehub", lambda scope: NoCloud(), order=LATE)
         settings, clock = self._config.cloud, self._clock
-        files = IdentityFiles(self._config.state_path / "pki")
+        files = IdentityFiles(self._config.identity_path)
         port = enroll.port if enroll is not None else ENROLL_PORT
         host = enroll.host if enroll is not None else hub.host
         enrolment = Enrolment(files=files, host=host, port=port, node=node, clock=clock)
@@ -200,6 +187,7 @@ class Appliance:
         from edgeappliance.kernel.metrics import CONTENT_TYPE, Metrics
 
         metrics = Metrics()
+        metrics.add_process("edgecore", version=version(), node=self._place.node)
         metrics.add_components("edgecore", self._supervisor.health)
         pages: dict[str, Page] = {
             "/metrics": lambda: Answer(200, metrics.render(), CONTENT_TYPE),
@@ -235,6 +223,25 @@ class Appliance:
         field = self._mappers.devices() if self._mappers is not None else []
         report = device_report(self._devices.results(), self._twin, field)
         return {"now_ms": self._clock.wall_ms(), "devices": report}
+
+
+def _lock(path: Path, key: str) -> TextIO:
+    """The file, locked until it is closed. Raises OperatorError."""
+    try:
+        lock = path.open("a")
+    except OSError as error:
+        raise OperatorError(
+            f"{path}: {error.strerror}", next_step=f"check {key}, its owner and its file system"
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise OperatorError(
+            f"another edgecore uses {path.parent}",
+            next_step=f"stop it first, or use another {key}; `edgecore status` shows the running one",
+        ) from None
+    return lock
 
 
 def _twin_changes(twin: DeviceTwin) -> Receiver:

@@ -2,19 +2,16 @@
 
 import asyncio
 import time
-from pathlib import Path
 
-from edgeappliance.config.joined import ENROLL_PORT, HUB_PORT, Endpoint, Joined, endpoint, place, write_joined
+from edgeappliance.config.endpoint import Endpoint, endpoint
+from edgeappliance.config.joined import ENROLL_PORT, HUB_PORT, Joined, place, write_joined
 from edgeappliance.config.settings import EdgeSettings
 from edgeappliance.edgehub.enrolment import Enrolment
 from edgeappliance.edgehub.identity import IdentityFiles
+from edgeappliance.kernel import control
 from edgeappliance.kernel.clock import SystemClock
-from edgeappliance.kernel.errors import OperatorError
-
-
-def identity_directory(config: EdgeSettings) -> Path:
-    """Where key and certificates live."""
-    return config.state_path / "pki"
+from edgeappliance.kernel.errors import ApplianceError, OperatorError
+from edgeappliance.kernel.files import make_directory
 
 
 def join(config: EdgeSettings, *, cloud: str, token: str, name: str, enroll_port: int = ENROLL_PORT) -> int:
@@ -23,14 +20,12 @@ def join(config: EdgeSettings, *, cloud: str, token: str, name: str, enroll_port
 
     hub = endpoint(cloud, default_port=HUB_PORT, key="--cloud")
     node = name or place(config).node
+    check_agreement(config, hub=hub, node=node)
     state = config.state_path
-    try:
-        state.mkdir(mode=0o750, parents=True, exist_ok=True)
-    except OSError as error:
-        raise OperatorError(f"{state}: {error.strerror}", next_step="run as root, or set state_dir") from None
+    make_directory(state, next_step="run as root, or set state_dir")
     enrol = Endpoint(hub.host, enroll_port)
     enrolment = Enrolment(
-        files=IdentityFiles(identity_directory(config)),
+        files=IdentityFiles(config.identity_path),
         host=enrol.host,
         port=enrol.port,
         node=node,
@@ -40,5 +35,31 @@ def join(config: EdgeSettings, *, cloud: str, token: str, name: str, enroll_port
     write_joined(state, Joined(hub=str(hub), enroll=str(enrol), node=node))
     until = time.strftime("%Y-%m-%d", time.gmtime(identity.facts.not_after))
     print(f"joined {hub} as node {node}; the certificate is valid until {until} and renews itself")
-    print("start it with: edgecore run")
+    if running(config):
+        print("edgecore is running with what it had: restart it")
+    else:
+        print("start it with: edgecore run")
     return 0
+
+
+def check_agreement(config: EdgeSettings, *, hub: Endpoint, node: str) -> None:
+    """edgecore.toml goes before what was joined; raises OperatorError when it says something else."""
+    if config.node.name not in ("", node):
+        raise OperatorError(
+            f"--name {node}, but node.name in the configuration is {config.node.name}",
+            next_step="join under that name, or change node.name first",
+        )
+    if config.cloud.hub and endpoint(config.cloud.hub, default_port=HUB_PORT, key="cloud.hub") != hub:
+        raise OperatorError(
+            f"--cloud {hub}, but cloud.hub in the configuration is {config.cloud.hub}",
+            next_step="join that cloud, or change cloud.hub (and cloud.enroll) first",
+        )
+
+
+def running(config: EdgeSettings) -> bool:
+    """Whether an edgecore answers on this configuration's control socket."""
+    try:
+        asyncio.run(control.call(config.control_socket, "status"))
+    except ApplianceError:
+        return False
+    return True

@@ -4,10 +4,12 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from edgeappliance.config.settings import DEFAULT_FILE, EdgeSettings
 from edgeappliance.kernel import settings
 from edgeappliance.kernel.errors import ApplianceError, OperatorError
+from edgeappliance.version import version
 
 DESCRIPTION = """\
 edgecore turns this box into a Kubernetes edge node that speaks to machines.
@@ -16,6 +18,24 @@ edgecore turns this box into a Kubernetes edge node that speaks to machines.
   edgecore run                                               the daemon
   edgecore status                                            how every part is doing, and what to do next
   edgecore devices                                           every device with its properties and values
+"""
+
+STATUS_HELP = """\
+Asks the running edgecore over its control socket. For each component: its state, since when, its figures; below,
+for everything that is not well, why and what to do.
+
+exit code: 0 all is well, 1 a component has failed or no edgecore answers
+"""
+
+DEVICES_HELP = """\
+What the running edgecore knows of its devices: reported and desired values, how old they are, how good, and why not.
+
+exit code: 0, or 1 when the device asked for is not there or no edgecore answers
+"""
+
+RUN_HELP = """\
+Runs in the foreground until SIGTERM or SIGINT; logs to stderr (with priorities under journald, or as JSON).
+Polls its devices and serves its twins with and without a cloud; what the cloud missed it gets at the next link.
 """
 
 Verb = Callable[[argparse.Namespace, EdgeSettings], int]
@@ -38,9 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Load the configuration and call the verb."""
+    """Load the configuration, if the verb needs one, and call the verb."""
     verb: Verb = options.verb
-    return verb(options, load_config(options.config))
+    return verb(options, load_config(options.config) if options.needs_config else EdgeSettings())
 
 
 def load_config(path: Path | None) -> EdgeSettings:
@@ -62,11 +82,11 @@ def parser() -> argparse.ArgumentParser:
     )
     common = argparse.ArgumentParser(add_help=False)  # --config may stand before or after the verb
     common.add_argument("--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="configuration in TOML")
+    top.set_defaults(needs_config=True)
+    top.add_argument("--version", action=_ShowVersion, nargs=0, help="print the version")
     verbs = top.add_subparsers(required=True, metavar="VERB")
 
-    run_verb = verbs.add_parser(
-        "run", parents=[common], help="the daemon: runs until SIGTERM; works with and without a cloud"
-    )
+    run_verb = _add(verbs, "run", common, help="the daemon: works with and without a cloud", description=RUN_HELP)
     run_verb.set_defaults(verb=_run)
 
     join = verbs.add_parser(
@@ -79,14 +99,18 @@ def parser() -> argparse.ArgumentParser:
     join.add_argument("--cloud", required=True, metavar="HOST[:PORT]", help="the gateway's websocket (port 10000)")
     join.add_argument("--token", required=True, help="the join token, or @FILE to read it from a file, or - for stdin")
     join.add_argument("--name", default="", help="name of this node (default: node.name, else the host name)")
-    join.add_argument("--enroll-port", type=int, default=10002, metavar="PORT", help="enrolment port (default 10002)")
+    join.add_argument("--enroll-port", type=port, default=10002, metavar="PORT", help="enrolment port (default 10002)")
     join.set_defaults(verb=_join)
 
-    status = verbs.add_parser("status", parents=[common], help="state of every component of the running edgecore")
+    status = _add(
+        verbs, "status", common, help="state of every component of the running edgecore", description=STATUS_HELP
+    )
     status.add_argument("--json", action="store_true", help="as JSON, with all figures")
     status.set_defaults(verb=_status)
 
-    devices = verbs.add_parser("devices", parents=[common], help="devices with their properties, values and ages")
+    devices = _add(
+        verbs, "devices", common, help="devices with their properties, values and ages", description=DEVICES_HELP
+    )
     devices.add_argument("device", nargs="?", default="", metavar="NAMESPACE/NAME", help="only this device")
     devices.add_argument("--json", action="store_true", help="as JSON")
     devices.set_defaults(verb=_devices)
@@ -98,11 +122,34 @@ def parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(verb=_config_check)
     show = actions.add_parser("show", parents=[common], help="print every key with its documentation and default")
-    show.set_defaults(verb=_config_show)
+    show.set_defaults(verb=_config_show, needs_config=False)
 
-    version = verbs.add_parser("version", parents=[common], help="print the version")
-    version.set_defaults(verb=_version)
+    version_verb = verbs.add_parser("version", parents=[common], help="print the version")
+    version_verb.set_defaults(verb=_version, needs_config=False)
     return top
+
+
+class _ShowVersion(argparse.Action):
+    """`--version`, which looks the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        print(f"edgecore {version()}")
+        parser.exit()
+
+
+def _add(verbs: Any, name: str, common: argparse.ArgumentParser, **texts: str) -> argparse.ArgumentParser:
+    """A verb whose description keeps its line breaks."""
+    made: argparse.ArgumentParser = verbs.add_parser(
+        name, parents=[common], formatter_class=argparse.RawDescriptionHelpFormatter, **texts
+    )
+    return made
+
+
+def port(text: str) -> int:
+    """A TCP port. Raises ArgumentTypeError, which argparse turns into a message."""
+    if not text.isascii() or not text.isdigit() or not 0 < int(text[:6]) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is not 1-65535")
+    return int(text)
 
 
 def _run(options: argparse.Namespace, config: EdgeSettings) -> int:
@@ -141,8 +188,6 @@ def _config_show(options: argparse.Namespace, config: EdgeSettings) -> int:
 
 
 def _version(options: argparse.Namespace, config: EdgeSettings) -> int:
-    from edgeappliance.version import version
-
     print(f"edgecore {version()}")
     return 0
 
@@ -155,10 +200,9 @@ def read_token(argument: str) -> str:
         return argument.strip()
     try:
         return Path(argument[1:]).read_text("utf-8").strip()
-    except OSError as error:
-        raise OperatorError(
-            f"token file {argument[1:]}: {error.strerror}", next_step="check its path and mode"
-        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "holds no text"
+        raise OperatorError(f"token file {argument[1:]}: {reason}", next_step="check its path and mode") from None
 
 
 if __name__ == "__main__":

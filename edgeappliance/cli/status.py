@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def render_status(report: Mapping[str, Any]) -> list[str]:
     rows = []
     for name, part in report["components"].items():
         since = span(report["now_ms"] / 1000 - part["since_ms"] / 1000) if part["since_ms"] else ""
-        rows.append((_MARK.get(part["state"], "??"), name, part["state"], since, _figures(part["details"])))
+        rows.append((_MARK.get(part["state"], "??"), name, part["state"], since, figures(part["details"])))
     lines += table(("", "COMPONENT", "STATE", "SINCE", ""), rows)
     for name, part in report["components"].items():
         if part["reason"]:
@@ -37,9 +38,36 @@ def render_status(report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _figures(details: Mapping[str, Any]) -> str:
-    plain = ((key, value) for key, value in details.items() if isinstance(value, int | float | str) and value != "")
-    return "  ".join(f"{key.replace('_', ' ')} {value}" for key, value in plain)
+def figures(details: Mapping[str, Any]) -> str:
+    """Details for people: units as they are spoken, and no count of what never happened."""
+    return ", ".join(text for text in (_figure(key, value) for key, value in details.items()) if text)
+
+
+def _figure(key: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"{key.replace('_', ' ')}: {'yes' if value else 'no'}"
+    if isinstance(value, str) and value:
+        return f"{key.replace('_', ' ')} {value}"
+    if not isinstance(value, int | float) or (value == 0 and key.endswith("_total")):
+        return ""
+    name = key.removesuffix("_total")
+    if name.endswith("_timestamp_seconds"):
+        when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(value))
+        return f"{name.removesuffix('_timestamp_seconds').replace('_', ' ')} {when}"
+    if name.endswith("_bytes"):
+        return f"{name.removesuffix('_bytes').replace('_', ' ')} {size(value)}"
+    return f"{name.replace('_', ' ')} {value}"
+
+
+def size(count: float) -> str:
+    """Bytes for people: 900 B, 37 kB, 1.4 MB."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    for unit in ("kB", "MB", "GB"):
+        count /= 1000
+        if count < 1000 or unit == "GB":
+            break
+    return f"{count:.1f} {unit}" if count < 10 else f"{count:.0f} {unit}"
 
 
 def devices(socket: Path, *, only: str, as_json: bool) -> int:

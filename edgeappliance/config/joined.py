@@ -6,9 +6,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from edgeappliance.config.endpoint import Endpoint, endpoint
 from edgeappliance.config.settings import EdgeSettings, default_node_name
 from edgeappliance.kernel import settings
-from edgeappliance.kernel.errors import OperatorError
 
 HUB_PORT = 10000
 ENROLL_PORT = 10002
@@ -20,16 +20,6 @@ class Joined(Struct, frozen=True):
     hub: Annotated[str, Meta(description="host:port of the gateway's websocket.")] = ""
     enroll: Annotated[str, Meta(description="host:port of the gateway's enrolment server.")] = ""
     node: Annotated[str, Meta(description="The name this box joined with.")] = ""
-
-
-class Endpoint(Struct, frozen=True):
-    """A host and a port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Place(Struct, frozen=True):
@@ -66,22 +56,3 @@ def place(config: EdgeSettings) -> Place:
         hub=endpoint(hub, default_port=HUB_PORT, key="cloud.hub") if hub else None,
         enroll=endpoint(enroll, default_port=ENROLL_PORT, key="cloud.enroll") if enroll else None,
     )
-
-
-def endpoint(text: str, *, default_port: int, key: str) -> Endpoint:
-    """`host`, `host:port`, `[v6]` or `[v6]:port`. Raises OperatorError naming the key."""
-    text = text.strip()
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        port = rest.removeprefix(":") if bracket and (not rest or rest.startswith(":")) else "?"
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    else:
-        host, port = text, ""
-    if not host or any(char.isspace() or char in "/?#@" for char in host):
-        raise OperatorError(f"{key}: {text!r} is no host[:port]", next_step="write it like gateway.example.org:10000")
-    if not port:
-        return Endpoint(host, default_port)
-    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise OperatorError(f"{key}: port {port!r} is not 1-65535", next_step="write it like gateway.example.org:10000")
-    return Endpoint(host, int(port))

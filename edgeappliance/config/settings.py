@@ -11,18 +11,35 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from edgeappliance.config.endpoint import endpoint_error
+from edgeappliance.kubeapi.names import label_key_error, label_value_error, subdomain_error
+
 DEFAULT_FILE = Path("/etc/edgeappliance/edgecore.toml")
 
-_NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+MAX_SOCKET_PATH = 107
+"""Bytes of the path of a Unix socket (sun_path, less its NUL)."""
 
-Port = Annotated[int, Meta(ge=0, le=65535)]
+MAX_NODE_NAME = 52
+"""Characters of a node's name: `system:node:<name>` is the common name of its certificate, which has at most 64
+(RFC 5280, ub-common-name)."""
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+PortOrAny = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 
 
 def default_node_name() -> str:
     """The host name as a Kubernetes node name."""
-    name = re.sub(r"[^-a-z0-9.]", "-", socket.gethostname().lower()).strip("-.")
-    return name or "edge"
+    parts = re.sub(r"[^-a-z0-9.]", "-", socket.gethostname().lower()).split(".")
+    name = ".".join(part for part in (part.strip("-") for part in parts) if part)
+    return name[:MAX_NODE_NAME].strip("-.") or "edge"
+
+
+def node_name_error(name: str) -> str:
+    """Why `name` cannot be the name of a node; empty when it can."""
+    if len(name) > MAX_NODE_NAME:
+        return f"must be no more than {MAX_NODE_NAME} characters, which its certificate has room for"
+    return subdomain_error(name)
 
 
 class Node(Struct, frozen=True):
@@ -37,8 +54,11 @@ class Node(Struct, frozen=True):
     enable: Annotated[bool, Meta(description="Register this box as a Node and report its status and lease.")] = True
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        if self.name and not _NODE_NAME.fullmatch(self.name):
-            yield "name", f"{self.name!r} is no Kubernetes name: lower-case letters, digits, '-' and '.', at most 253"
+        if self.name and (error := node_name_error(self.name)):
+            yield "name", f"{self.name!r} {error}"
+        for key, value in self.labels.items():
+            if error := label_key_error(key) or label_value_error(value):
+                yield f"labels.{key}", error
 
 
 class Cloud(Struct, frozen=True):
@@ -65,12 +85,22 @@ class Cloud(Struct, frozen=True):
         Meta(gt=0, le=25, description="Seconds between keepalive messages; a cloud gives a node up after 30."),
     ] = 15.0
     messages_per_second: Annotated[
-        float, Meta(gt=0, description="Cap on messages per second towards a KubeEdge cloud; our own gateway has none.")
+        float,
+        Meta(
+            gt=0, le=1e6, description="Cap on messages per second towards a KubeEdge cloud; our own gateway has none."
+        ),
     ] = 30.0
     message_burst: Annotated[int, Meta(ge=1, description="Burst above that cap.")] = 60
     rotate_certificates: Annotated[bool, Meta(description="Renew the client certificate at 70-90 % of its life.")] = (
         True
     )
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        for key in ("hub", "enroll"):
+            if (text := getattr(self, key)) and (error := endpoint_error(text)):
+                yield key, error
+        if self.token_file and not self.hub:
+            yield "token_file", "needs hub, which says where to join"
 
 
 class MqttListener(Struct, frozen=True):
@@ -89,6 +119,8 @@ class MqttListener(Struct, frozen=True):
     def problems(self) -> Iterator[tuple[str, str]]:
         if self.address and not (self.user and self.password_file):
             yield "user", "a listener beyond loopback needs user and password_file"
+        if not self.user.isprintable() or ":" in self.user:
+            yield "user", "may not hold ':' or control characters"
 
 
 class MqttTls(Struct, frozen=True):
@@ -97,6 +129,12 @@ class MqttTls(Struct, frozen=True):
     ca_file: Annotated[str, Meta(description="CA that signed the external broker's certificate. Empty: no TLS.")] = ""
     cert_file: Annotated[str, Meta(description="Client certificate, when the broker asks for one.")] = ""
     key_file: Annotated[str, Meta(description="Key of the client certificate.")] = ""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if (self.cert_file or self.key_file) and not self.ca_file:
+            yield "ca_file", "is needed for TLS; without it cert_file and key_file would not be used"
+        if self.key_file and not self.cert_file:
+            yield "cert_file", "is needed beside key_file"
 
 
 class Mqtt(Struct, frozen=True):
@@ -115,6 +153,17 @@ class Mqtt(Struct, frozen=True):
     mosquitto: Annotated[str, Meta(description="The mosquitto program of mode internal.")] = "mosquitto"
     tls: Annotated[MqttTls, Meta(description="TLS towards the external broker.")] = MqttTls()
     pods: Annotated[MqttListener, Meta(description="A second listener of the internal broker.")] = MqttListener()
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if self.mode == "external":
+            if not self.host:
+                yield "host", "is needed for mode external"
+            if self.password_file and not self.user:
+                yield "user", "is needed beside password_file: MQTT sends no password without a user"
+            if self.pods.address:
+                yield "pods.address", "an external broker has its own listeners; only mode internal adds this one"
+        elif self.pods.address and self.pods.port == self.port:
+            yield "pods.port", f"is that of the first listener, mqtt.port = {self.port}"
 
 
 class Twin(Struct, frozen=True):
@@ -141,7 +190,9 @@ class Metrics(Struct, frozen=True):
     """[metrics]"""
 
     enable: Annotated[bool, Meta(description="Serve /metrics and /healthz on 127.0.0.1.")] = True
-    port: Annotated[Port, Meta(description="Port of /metrics.")] = 9152
+    port: Annotated[PortOrAny, Meta(description="Port of /metrics. 0: any free one; `edgecore status` names it.")] = (
+        9152
+    )
 
 
 class Log(Struct, frozen=True):
@@ -178,5 +229,21 @@ class EdgeSettings(Struct, frozen=True):
         return Path(self.state_dir)
 
     @property
+    def identity_path(self) -> Path:
+        """Where key and certificates lie."""
+        return self.state_path / "pki"
+
+    @property
+    def runtime_path(self) -> Path:
+        return Path(self.runtime_dir)
+
+    @property
     def control_socket(self) -> Path:
-        return Path(self.runtime_dir) / "control.sock"
+        return self.runtime_path / "control.sock"
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        for key in ("state_dir", "runtime_dir"):
+            if not Path(getattr(self, key)).is_absolute():
+                yield key, "must be an absolute path: a service has no working directory to rely on"
+        if len(str(self.control_socket).encode()) > MAX_SOCKET_PATH:
+            yield "runtime_dir", f"is too long: the path of a socket in it may have {MAX_SOCKET_PATH} bytes"

@@ -2,11 +2,11 @@
 
 import asyncio
 import hashlib
-import re
 import ssl
 import time
 from typing import NoReturn
 
+from edgeappliance.config.settings import node_name_error
 from edgeappliance.edgehub import https
 from edgeappliance.edgehub.certificates import accept_issued, new_request
 from edgeappliance.edgehub.identity import NO_CHECK_TIME, Identity, IdentityFiles, clock_is_implausible
@@ -18,7 +18,6 @@ from edgeappliance.wire.token import JoinToken, parse_token
 PORT = 10002
 """The enrolment port of KubeEdge (reference 3.5)."""
 
-_NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _JOIN_ANEW = (
     "get a new token from the cloud (`cloudgateway token create`, on KubeEdge `keadm gettoken`) and run "
     "`edgecore join --cloud HOST --token TOKEN`"
@@ -26,12 +25,11 @@ _JOIN_ANEW = (
 
 
 def check_node_name(node: str) -> None:
-    """Raises OperatorError unless `node` is a Kubernetes node name (RFC 1123 subdomain)."""
-    if len(node) > 253 or not _NODE_NAME.fullmatch(node):
+    """Raises OperatorError unless `node` is a Kubernetes node name that a certificate has room for."""
+    error = node_name_error(node)
+    if error:
         raise OperatorError(
-            f"{node!r} is no node name",
-            next_step="use lower-case letters, digits, '-' and '.', starting and ending with a letter or digit: "
-            "`edgecore join --name NAME`",
+            f"{node!r} is no node name: {error}", next_step="name the node another way: `edgecore join --name NAME`"
         )
 
 

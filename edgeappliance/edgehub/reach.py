@@ -17,7 +17,10 @@ async def reach(host: str, port: int, attempt: Callable[[str], Awaitable[T]], *,
     connection that was made is final. Raises what the last address raised.
     """
     async with asyncio.timeout(timeout):
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except UnicodeError as error:  # the codec of host names, for an empty label or one that is too long
+            raise OSError(f"{host!r} is no host name: {error}") from error
         addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
         for address in addresses[:-1]:
             try:
