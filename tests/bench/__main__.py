@@ -12,6 +12,7 @@ BENCHES = {
     "edge-start": "edge_start",
     "gateway-fleet": "gateway_fleet",
     "rtu-cycle": "rtu_cycle",
+    "embedded-api": "embedded_api",
 }
 
 
