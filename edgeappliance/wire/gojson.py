@@ -8,6 +8,7 @@ when that strict reading fails.
 
 import functools
 import json
+import math
 import re
 import types
 import typing
@@ -21,6 +22,7 @@ from edgeappliance.wire.limits import MAX_DEPTH
 T = TypeVar("T")
 
 _NEEDS_ESCAPE = re.compile(rb"[<>&]|\xe2\x80[\xa8\xa9]")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _ESCAPES = {
     b"<": b"\\u003c",
     b">": b"\\u003e",
@@ -73,11 +75,31 @@ def parse(data: bytes | str, *, field: str = "") -> Any:
         raise WireError(f"not UTF-8 at byte {error.start}", field=field) from None
     start = len(text) - len(text.lstrip(" \t\r\n"))
     try:
-        value, _ = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode(text, start)
+        value, _ = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).raw_decode(text, start)
+        if _SURROGATE.search(text):
+            value = _mended(value)
     except RecursionError:
         raise WireError("nested too deeply", field=field) from None
     except ValueError as error:
         raise WireError(f"not JSON: {error}", field=field) from None
+    return value
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:40]} is out of range")
+    return number
+
+
+def _mended(value: Any) -> Any:
+    """The value with U+FFFD for halves of surrogate pairs, as Go reads them: nothing could write them again."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_mended(item) for item in value]
+    if isinstance(value, dict):
+        return {_mended(key): _mended(item) for key, item in value.items()}
     return value
 
 

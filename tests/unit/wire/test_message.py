@@ -142,6 +142,25 @@ def test_what_is_no_message_names_its_field(text: str | bytes, field: str) -> No
     assert caught.value.field in (field, "content")
 
 
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        (r'{"HEADER":{"msg_id":"a"},"content":"\ud800"}', "\ufffd"),
+        (r'{"HEADER":{"msg_id":"a"},"content":{"\udfff":["\ud83d\ude00"]}}', {"\ufffd": ["\U0001f600"]}),
+        (r'{"HEADER":{"msg_id":"a\ud800"},"content":"\\ud800"}', "\\ud800"),
+    ],
+)
+def test_half_a_surrogate_pair_is_read_as_go_reads_it(text: str, content: object) -> None:
+    read = message.decode(text)
+    assert read.content_value() == content
+    assert message.decode(message.encode(read)) == read
+
+
+def test_a_number_that_no_peer_can_hold_is_refused() -> None:
+    with pytest.raises(WireError, match="out of range"):
+        message.decode('{"HEADER":{"msg_id":"a"},"content":1e999}')
+
+
 def test_length_is_capped() -> None:
     with pytest.raises(WireError, match="longer"):
         message.decode(b'"' + b"x" * MAX_MESSAGE + b'"')
