@@ -8,7 +8,6 @@ when that strict reading fails.
 
 import functools
 import json
-import math
 import re
 import types
 import typing
@@ -75,7 +74,7 @@ def parse(data: bytes | str, *, field: str = "") -> Any:
         raise WireError(f"not UTF-8 at byte {error.start}", field=field) from None
     start = len(text) - len(text.lstrip(" \t\r\n"))
     try:
-        value, _ = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).raw_decode(text, start)
+        value, _ = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode(text, start)
         if _SURROGATE.search(text):
             value = _mended(value)
     except RecursionError:
@@ -83,13 +82,6 @@ def parse(data: bytes | str, *, field: str = "") -> Any:
     except ValueError as error:
         raise WireError(f"not JSON: {error}", field=field) from None
     return value
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        raise ValueError(f"{text[:40]} is out of range")
-    return number
 
 
 def _mended(value: Any) -> Any:
@@ -139,7 +131,10 @@ def fold(value: Any, kind: Any, depth: int = 0) -> Any:
         if inner is not None:
             return [fold(item, inner, depth + 1) for item in value]
     if _is_raw(kind):
-        return msgspec.Raw(msgspec.json.encode(value))
+        try:
+            return msgspec.Raw(json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode())
+        except ValueError:  # 1e999 was read as infinity, which JSON has no word for
+            raise WireError("holds a number out of range") from None
     return value
 
 
