@@ -39,7 +39,7 @@ def endpoint_error(text: str) -> str:
 def _split(text: str) -> tuple[str, str]:
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
-        return host, rest.removeprefix(":") if bracket and (not rest or rest.startswith(":")) else "?"
+        return host, "" if bracket and not rest else rest[1:] if rest[:1] == ":" and rest[1:] else "?"
     if text.count(":") == 1:
         host, _, port = text.partition(":")
         return host, port or "?"
