@@ -11,7 +11,7 @@ from cloudgateway.apiserver.controllers.cleanup import Cleanup
 from cloudgateway.apiserver.controllers.garbage import GarbageCollector
 from cloudgateway.apiserver.controllers.nodes import NodeWatch
 from cloudgateway.apiserver.core import ADMIN_GROUP, GATEWAY, ApiCore
-from cloudgateway.apiserver.definitions import Definitions
+from cloudgateway.apiserver.definitions import CRD_KEY, Definitions
 from cloudgateway.apiserver.store import ObjectStore
 from edgeappliance.kernel.clock import Clock, SystemClock
 from edgeappliance.kernel.component import Health, State
@@ -24,6 +24,7 @@ from edgeappliance.kubeapi.builtins import builtin_resources
 from edgeappliance.kubeapi.openapi import OpenApi
 from edgeappliance.kubeapi.request import ApiRequest, ApiResponse, User
 from edgeappliance.kubeapi.resources import Registry
+from edgeappliance.kubeapi.storage import Change, ChangeType
 
 NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 DATABASE = "objects.db"
@@ -108,6 +109,12 @@ class EmbeddedApi:
             await database.close()
             raise
         store.listen(definitions.listen)
+
+        def end_watches(change: Change) -> None:
+            if change.entry.resource == CRD_KEY and change.type is ChangeType.DELETED:
+                store.forget(change.entry.name)
+
+        store.listen(end_watches)
         core = ApiCore(store=store, registry=registry, openapi=openapi, definitions=definitions, clock=clock)
         api = cls(directory, clock=clock, database=database, store=store, core=core, registry=registry)
         try:

@@ -87,6 +87,8 @@ class ObjectStore:
         self._objects: dict[str, dict[tuple[str, str], Entry]] = {}
         self._order: dict[str, list[tuple[str, str]] | None] = {}
         self._histories: dict[str, History] = {}
+        # Where histories begin: at the start (every change since then makes one), or where the last one was ended.
+        self._floors: dict[str, int] = {}
         self._uids: dict[str, Entry] = {}
         self._pending: dict[tuple[str, str, str], Change] = {}
         self._queue: deque[_Write] = deque()
@@ -155,9 +157,16 @@ class ObjectStore:
         """The recent changes of a collection."""
         history = self._histories.get(resource)
         if history is None:
-            # Nothing has changed since the start, or every change would have made the history.
-            history = self._histories[resource] = History(self._floor)
+            floor = self._floors.pop(resource, self._floor)
+            history = self._histories[resource] = History(floor)
         return history
+
+    def forget(self, resource: str) -> None:
+        """End the watches of a collection that is served no more."""
+        history = self._histories.pop(resource, None)
+        if history is not None:
+            history.close()
+        self._floors[resource] = self._visible
 
     def listen(self, listener: Callable[[Change], None]) -> None:
         """Call `listener` with every change when it becomes visible. It must not block."""

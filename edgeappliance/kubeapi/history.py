@@ -16,6 +16,8 @@ class History:
     def __init__(self, floor: int) -> None:
         self.floor = floor
         """Changes up to this resourceVersion are no longer known."""
+        self.closed = False
+        """The collection is served no more: its watches end when they have read everything."""
         self._changes: list[Change] = []
         self._start = 0
         self._bytes = 0
@@ -29,6 +31,11 @@ class History:
             self._trim()
         self._wake.set()
         self._wake = asyncio.Event()
+
+    def close(self) -> None:
+        """End the watches of a collection that is served no more."""
+        self.closed = True
+        self._wake.set()
 
     def _trim(self) -> None:
         """Forget the older half: one slice now and then instead of a shift with every change."""

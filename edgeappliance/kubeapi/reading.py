@@ -317,7 +317,7 @@ class Reader:
                     yield b"".join(frames)
                     continue
             now = self._clock.monotonic()
-            if now >= until:
+            if now >= until or history.closed:
                 return
             if bookmarks and now >= next_bookmark:
                 next_bookmark = now + BOOKMARK_INTERVAL

@@ -63,6 +63,11 @@ class History(Protocol):
         ...
 
     @property
+    def closed(self) -> bool:
+        """Whether the collection is served no more."""
+        ...
+
+    @property
     def end(self) -> int:
         """The position of the next change."""
         ...

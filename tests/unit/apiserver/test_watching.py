@@ -12,7 +12,7 @@ import pytest
 from edgeappliance.kernel.clock import ManualClock
 from edgeappliance.kubeapi import history
 from edgeappliance.kubeapi.reading import BOOKMARK_INTERVAL
-from tests.support.embedded_api import MERGE, Api
+from tests.support.embedded_api import MERGE, Api, widget, widget_definition
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
@@ -141,6 +141,24 @@ async def test_a_watcher_that_falls_behind_is_told(embedded_api: Api, monkeypatc
         assert await take(events, 1) == [("ADDED", "first")]
         for index in range(30):
             await embedded_api.ok("POST", MAPS, config_map(f"c{index}"))
+        assert (await anext(events))["object"]["code"] == 410
+
+
+async def test_watches_end_with_their_definition(embedded_api: Api) -> None:
+    crds, widgets = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", "/apis/test.example.com/v1/widgets"
+    inside = "/apis/test.example.com/v1/namespaces/default/widgets"
+    await embedded_api.ok("POST", crds, widget_definition())
+    await embedded_api.ok("POST", inside, widget("w"))
+    since = (await embedded_api.ok("GET", widgets))["metadata"]["resourceVersion"]
+    async with aclosing(embedded_api.events(f"{widgets}?watch=1&resourceVersion={since}")) as events:
+        waiting = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0)
+        await embedded_api.ok("DELETE", f"{crds}/widgets.test.example.com")
+        assert (await waiting)["type"] == "DELETED"
+        async with asyncio.timeout(5):
+            assert [event async for event in events] == []
+    await embedded_api.ok("POST", crds, widget_definition())
+    async with aclosing(embedded_api.events(f"{widgets}?watch=1&resourceVersion={since}")) as events:
         assert (await anext(events))["object"]["code"] == 410
 
 
