@@ -4,11 +4,14 @@ The app is this process: paho on its own thread, so that it costs the event loop
 """
 
 import asyncio
+import base64
 import json
 import socket
 import ssl
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -23,8 +26,10 @@ DEVICES = "/apis/devices.kubeedge.io/v1beta1"
 class Site:
     """`devices` devices named d0, d1, ... with `properties` properties p0, p1, ... each of type `STRING`."""
 
-    def __init__(self, *, devices: int, properties: int = 1, commit_interval: float = 10.0) -> None:
-        self.stand = Stand()
+    def __init__(
+        self, *, devices: int, properties: int = 1, commit_interval: float = 10.0, cluster: Path | None = None
+    ) -> None:
+        self.stand = Stand(cluster=cluster)
         self.stand.edge_settings["twin"] = {"commit_interval": commit_interval}
         self.stand.edge_settings["mappers"]["modbus"] = False
         self._devices = devices
@@ -77,11 +82,9 @@ class Site:
 
     async def watch(self, see: Callable[[str, dict[str, str], float], None]) -> None:
         """Call `see(device, reported values, perf_counter)` for every event of a watch on DeviceStatus."""
-        config = yaml.safe_load(self.stand.kubeconfig.read_text())
-        cluster = config["clusters"][0]["cluster"]
-        context, headers = client_access(config)
+        server, context, headers = client_access(self.stand.kubeconfig)
         async with aiohttp.ClientSession(headers=headers, read_bufsize=2**22) as session:
-            url = f"{cluster['server']}{DEVICES}/devicestatuses?watch=true"
+            url = f"{server}{DEVICES}/devicestatuses?watch=true"
             timeout = aiohttp.ClientTimeout(total=None)
             async with session.get(url, ssl=context, timeout=timeout) as response:
                 response.raise_for_status()
@@ -132,18 +135,22 @@ class Site:
         return "\n---\n".join(json.dumps(item) for item in [model, *devices])
 
 
-def client_access(config: dict[str, Any]) -> tuple[ssl.SSLContext, dict[str, str]]:
-    """TLS context and headers of a kubeconfig's first user."""
-    import base64
-    import tempfile
-
+def client_access(kubeconfig: Path) -> tuple[str, ssl.SSLContext, dict[str, str]]:
+    """Address, TLS context and headers of a kubeconfig's first cluster and user; file names are relative to it."""
+    config = yaml.safe_load(kubeconfig.read_text())
     cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-    context = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
-    headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
-    if "client-certificate-data" in user:
+
+    def data(part: dict[str, str], key: str) -> bytes:
+        if f"{key}-data" in part:
+            return base64.b64decode(part[f"{key}-data"])
+        return (kubeconfig.parent / part[key]).read_bytes() if key in part else b""
+
+    context = ssl.create_default_context(cadata=data(cluster, "certificate-authority").decode())
+    certificate, key = data(user, "client-certificate"), data(user, "client-key")
+    if certificate:
         with tempfile.NamedTemporaryFile() as pair:
-            pair.write(base64.b64decode(user["client-certificate-data"]) + b"\n")
-            pair.write(base64.b64decode(user["client-key-data"]))
+            pair.write(certificate + b"\n" + key)
             pair.flush()
             context.load_cert_chain(pair.name)
-    return context, headers
+    headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
+    return cluster["server"], context, headers
