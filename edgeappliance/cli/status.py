@@ -102,11 +102,19 @@ def render_device(device: Mapping[str, Any], now_ms: int) -> list[str]:
         quality = ": ".join(part for part in (item["quality"], item["reason"]) if part)
         desired = item["desired"] if item["desired"] is not None else ""
         reported = item["reported"] if item["reported"] is not None else ""
-        rows.append((item["name"], item["type"], reported, item["unit"], age, desired, quality))
+        rows.append(
+            (item["name"], item["type"], short(reported), item["unit"], age, short(desired), short(quality, 80))
+        )
     lines += [
         "  " + line for line in table(("PROPERTY", "TYPE", "REPORTED", "UNIT", "AGE", "DESIRED", "QUALITY"), rows)
     ]
     return [*lines, ""]
+
+
+def short(text: str, limit: int = 40) -> str:
+    """A value that an app chose, on one line of a terminal that it does not steer; `--json` has the whole."""
+    plain = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[: limit + 1])
+    return plain if len(text) <= limit else f"{plain[: limit - 3]}..."
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -84,7 +84,9 @@ def test_a_setting_that_cannot_work_is_refused_with_its_key(text: str, key: str)
     assert [problem.key for problem in refused.value.problems] == [key]
 
 
-@pytest.mark.parametrize("name", ["MyBox.Example.ORG", "box_7", "-", "..", "a" * 80, "a" * 51 + ".bc", "ünï.box", "a..b"])
+@pytest.mark.parametrize(
+    "name", ["MyBox.Example.ORG", "box_7", "-", "..", "a" * 80, "a" * 51 + ".bc", "ünï.box", "a..b"]
+)
 def test_every_host_name_gives_a_node_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: name)
     assert node_name_error(default_node_name()) == ""
