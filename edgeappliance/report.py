@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from edgeappliance.devicemodel.catalogue import CatalogueChange
 from edgeappliance.devicemodel.spec import PropertySpec
 from edgeappliance.devicetwin.device import Device
+from edgeappliance.devicetwin.rules import is_tombstone
 from edgeappliance.wire.twin import MsgTwin
 
 
@@ -34,7 +35,8 @@ def _device(result: CatalogueChange, device: Device | None, row: Mapping[str, An
     for item in properties:
         _add_field(item, read.get(item["name"]))
     known = {item["name"] for item in properties}
-    properties += [_property(key, None, entry) for key, entry in sorted(twin.items()) if key not in known]
+    others = ((key, entry) for key, entry in sorted(twin.items()) if key not in known and not is_tombstone(entry))
+    properties += [_property(key, None, entry) for key, entry in others]
     return {
         "id": result.device_id,
         "protocol": spec.protocol if spec else "",
