@@ -13,6 +13,7 @@ from edgeappliance.wire.errors import WireError
 from edgeappliance.wire.kube import error_resp, status_error
 from edgeappliance.wire.message import Message
 from edgeappliance.wire.operations import Group, Operation, ResourceType, Source
+from edgeappliance.wire.reports import pod_status_reports
 from edgeappliance.wire.resource import ResourceName
 
 NODE_LEASES = "kube-node-lease"
@@ -67,6 +68,8 @@ def refusal(node: str, message: Message, to: Destination, relations: Relations) 
     rule = _RULES.get(name.type)
     if rule is None:
         return f"a node has no business with {name.type}"
+    if not name.name and name.type != ResourceType.POD_STATUS:
+        return "it names no object"  # to an API such a request would be one for all objects
     return rule(node, message, name, relations)
 
 
@@ -139,15 +142,12 @@ def _pod_patch(node: str, message: Message, name: ResourceName, relations: Relat
 def _pod_status(node: str, message: Message, name: ResourceName, relations: Relations) -> str | None:
     if message.operation != Operation.UPDATE:
         return _operation(message, name)
-    if name.name:
-        return _bound_pod(node, name.namespace, name.name, relations)
     try:
-        reports = message.content_value()
+        reports = pod_status_reports(message, name.name)
     except WireError as error:
         return error.reason
-    for report in reports if isinstance(reports, list) else []:
-        pod = report.get("Name") if isinstance(report, dict) else None
-        reason = _bound_pod(node, name.namespace, str(pod), relations)
+    for report in reports:
+        reason = _bound_pod(node, name.namespace, report.Name, relations)
         if reason is not None:
             return reason
     return None

@@ -320,7 +320,8 @@ class CloudHub:
         elif to is Destination.ERROR:
             self._peer_error(session, message)
         else:
-            self._admit(session, message, to, len(payload))
+            session.accept(Incoming(message, to, len(payload)))
+            self._drain_soon(session)
 
     def _peer_error(self, session: Session, message: Message) -> None:
         known = session.queue.refuse(message.parent_id, self._clock.monotonic())
@@ -334,24 +335,25 @@ class CloudHub:
         )
         session.connection.schedule()
 
-    def _admit(self, session: Session, message: Message, to: Destination, size: int) -> None:
-        if self._settings.authorize:
-            reason = refusal(session.node, message, to, self._relations)
-            if reason is not None:
-                self._traffic.denied += 1
-                self._log.warning(
-                    "message denied",
-                    node=session.node,
-                    operation=message.operation,
-                    resource=message.resource,
-                    reason=reason,
-                )
-                answer = forbidden(session.node, message, reason)
-                if answer is not None:
-                    self.push(session.node, answer)
-                return
-        session.accept(Incoming(message, to, size))
-        self._drain_soon(session)
+    def _denied(self, session: Session, message: Message, to: Destination) -> bool:
+        """Whether the node may not say this; told to it where it waits. Only true once the mirrors are read."""
+        if not self._settings.authorize:
+            return False
+        reason = refusal(session.node, message, to, self._relations)
+        if reason is None:
+            return False
+        self._traffic.denied += 1
+        self._log.warning(
+            "message denied",
+            node=session.node,
+            operation=message.operation,
+            resource=message.resource,
+            reason=reason,
+        )
+        answer = forbidden(session.node, message, reason)
+        if answer is not None:
+            self.push(session.node, answer)
+        return True
 
     def _drain_soon(self, session: Session) -> None:
         if session.ready and session.inbox and not session.draining:
@@ -368,6 +370,8 @@ class CloudHub:
 
     async def _handle(self, session: Session, incoming: Incoming) -> None:
         message, to = incoming.message, incoming.destination
+        if self._denied(session, message, to):
+            return
         if to is Destination.TRANSPORT:
             self.push(session.node, message.reply("ack"))
             return

@@ -80,9 +80,8 @@ class EdgeController:
             return
 
         async def answer() -> None:
-            reply = await self._upstream.answer(node, message, resource)
-            if reply is not None:
-                self._hub.push(node, reply)
+            for pushed in await self._upstream.answer(node, message, resource):
+                self._hub.push(node, pushed)
 
         await self._lanes.submit(node, str(resource), answer)
 

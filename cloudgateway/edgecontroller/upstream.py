@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from cloudgateway.edgecontroller import replies
+from cloudgateway.edgecontroller.deprecated import pod_statuses, replace_node_status
 from cloudgateway.kube.client import KubeClient, KubeObject, PatchType
 from cloudgateway.kube.errors import ApiError
 from cloudgateway.kube.reflector import slim
@@ -48,11 +49,11 @@ _READ: dict[str, GVR] = {
     ResourceType.POD: PODS,
 }
 
-Handler = Callable[[ResourceName, Message], Awaitable[Message | None]]
+Handler = Callable[[ResourceName, Message], Awaitable[Message | list[Message]]]
 
 
 class Upstream:
-    """One call per request; gives the answer to push, or None where none is due."""
+    """One call per request; gives what to push: the answer first, nothing where none is due."""
 
     def __init__(self, client: KubeClient, *, address: str) -> None:
         """`address` is this gateway's own, for the nodes' ``cloudcore`` annotation."""
@@ -66,9 +67,12 @@ class Upstream:
             (kind.NODE, insert): (self._register_node, True),
             (kind.NODE, update): (self._update_node, False),
             (kind.NODE_PATCH, patch): (self._patch_node, True),
+            (kind.NODE_STATUS, insert): (self._report_node, False),
+            (kind.NODE_STATUS, update): (self._report_node_status, False),
             (kind.POD, insert): (self._create_pod, True),
             (kind.POD, delete): (self._delete_pod, False),
             (kind.POD_PATCH, patch): (self._patch_pod, True),
+            (kind.POD_STATUS, update): (self._report_pods, False),
             (kind.LEASE, insert): (self._create_lease, True),
             (kind.LEASE, update): (self._update_lease, True),
             (kind.LEASE, query): (self._read_lease, True),
@@ -82,25 +86,26 @@ class Upstream:
             patch: self._patch_event,
         }
 
-    async def answer(self, node: str, message: Message, resource: ResourceName) -> Message | None:
-        """The answer to a request of `node`. Never raises for what the edge or the API does."""
+    async def answer(self, node: str, message: Message, resource: ResourceName) -> list[Message]:
+        """What a request of `node` brings it. Never raises for what the edge or the API does."""
         if resource.type == ResourceType.EVENT:
             await self._event(node, message, resource)
-            return None
+            return []
         found = self._handlers.get((resource.type, message.operation))
         if found is None:
             _log.debug("not for us", node=node, operation=message.operation, resource=message.resource)
-            return None
+            return []
         handler, wrapped = found
         try:
-            return await handler(resource, message)
+            answer = await handler(resource, message)
+            return answer if isinstance(answer, list) else [answer]
         except WireError as error:
             _log.warning("malformed request", node=node, resource=message.resource, error=str(error))
             refused: ApplianceError = ApiError(code=400, reason="BadRequest", message=str(error), status={})
         except ApplianceError as error:
             _log.debug("request failed", node=node, resource=message.resource, error=str(error))
             refused = error
-        return replies.failure_resp(message, refused) if wrapped else replies.failure(message, refused)
+        return [replies.failure_resp(message, refused) if wrapped else replies.failure(message, refused)]
 
     # Nodes
 
@@ -134,7 +139,12 @@ class Upstream:
 
     async def _update_node(self, resource: ResourceName, message: Message) -> Message:
         metadata = _object(message).get("metadata") or {}
-        changes = {key: metadata[key] for key in ("labels", "annotations") if metadata.get(key)}
+        # Additive (reference 1.4 D): a null would take a label away.
+        changes = {
+            key: {name: value for name, value in metadata[key].items() if value is not None}
+            for key in ("labels", "annotations")
+            if isinstance(metadata.get(key), dict)
+        }
         if changes:
             await self._client.patch(NODES, None, resource.name, {"metadata": changes})
         return replies.ok(message)
@@ -149,6 +159,19 @@ class Upstream:
             subresource="status",
         )
         return replies.found_resp(message, slim(patched))
+
+    async def _report_node(self, resource: ResourceName, message: Message) -> Message:
+        """Registration by an old edge; a node that exists already is as good."""
+        try:
+            await self._register_node(resource, message)
+        except ApiError as error:
+            if not error.already_exists:
+                raise
+        return replies.ok(message)
+
+    async def _report_node_status(self, resource: ResourceName, message: Message) -> Message:
+        await replace_node_status(self._client, resource, message)
+        return replies.ok(message)
 
     async def _create_lease(self, resource: ResourceName, message: Message) -> Message:
         lease = _named(_object(message), LEASES, resource)
@@ -179,6 +202,10 @@ class Upstream:
             subresource="status",
         )
         return replies.found_resp(message, slim(patched))
+
+    async def _report_pods(self, resource: ResourceName, message: Message) -> list[Message]:
+        gone = await pod_statuses(self._client, resource, message)
+        return [replies.ok(message), *gone]
 
     async def _delete_pod(self, resource: ResourceName, message: Message) -> Message:
         options = message.content_value()

@@ -75,7 +75,7 @@ class KubeClient:
         await self._transport.close()
 
     async def get(self, gvr: GVR, namespace: str | None, name: str, *, subresource: str = "") -> KubeObject:
-        return await self._object(Request("GET", _path(gvr, namespace, name, subresource)))
+        return await self._object(Request("GET", _object_path(gvr, namespace, name, subresource)))
 
     async def list(
         self,
@@ -117,7 +117,7 @@ class KubeClient:
     async def update(self, gvr: GVR, body: Mapping[str, Any], *, subresource: str = "") -> KubeObject:
         """PUT of a whole object, addressed by its own metadata."""
         metadata = body["metadata"]
-        path = _path(gvr, metadata.get("namespace"), metadata["name"], subresource)
+        path = _object_path(gvr, metadata.get("namespace"), metadata["name"], subresource)
         return await self._object(Request("PUT", path, body=_encode(body)))
 
     async def patch(
@@ -135,7 +135,7 @@ class KubeClient:
         return await self._object(
             Request(
                 "PATCH",
-                _path(gvr, namespace, name, subresource),
+                _object_path(gvr, namespace, name, subresource),
                 query=query or {},
                 body=body if isinstance(body, bytes) else _encode(body),
                 content_type=content_type,
@@ -158,7 +158,8 @@ class KubeClient:
         body: dict[str, Any] = dict(options or {})
         if uid:
             body["preconditions"] = {**body.get("preconditions", {}), "uid": uid}
-        return await self._object(Request("DELETE", _path(gvr, namespace, name), body=_encode(body) if body else None))
+        path = _object_path(gvr, namespace, name)
+        return await self._object(Request("DELETE", path, body=_encode(body) if body else None))
 
     async def watch(
         self,
@@ -244,8 +245,22 @@ class KubeClient:
         raise api_error(response.status, response.body)
 
 
+def _object_path(gvr: GVR, namespace: str | None, name: str, subresource: str = "") -> str:
+    """The path of one object. An empty name would address all of them, a dotted one something else altogether."""
+    if not name:
+        raise _unusable("resource name may not be empty")
+    return _path(gvr, namespace, name, subresource)
+
+
 def _path(gvr: GVR, namespace: str | None, name: str = "", subresource: str = "") -> str:
+    for segment in (namespace, name):
+        if segment in (".", ".."):
+            raise _unusable(f"{segment!r} is no name of an object or a namespace")
     return gvr.path(quote(namespace, safe="") if namespace else None, quote(name, safe=":"), subresource)
+
+
+def _unusable(message: str) -> ApiError:
+    return ApiError(code=400, reason="BadRequest", message=message, status={})
 
 
 def _encode(body: Any) -> bytes:

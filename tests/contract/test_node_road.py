@@ -264,6 +264,49 @@ async def test_pod_status_up_and_deletion_both_ways(road: Road) -> None:
     assert (await road.client.get(PODS, ns, "p"))["metadata"]["uid"] != uid
 
 
+async def test_pod_statuses_of_an_old_edge(road: Road) -> None:
+    """Reference 1.4 B, the deprecated form: OK, and a delete for what is no longer there."""
+    ns = road.namespace
+    uid = (await road.pod("p"))["metadata"]["uid"]
+    report = {"UID": uid, "Name": "p", "Status": {"phase": "Running"}}
+    assert (await road.ask("update", f"{ns}/podstatus/p", report)).content_value() == "OK"
+    assert (await road.client.get(PODS, ns, "p"))["status"]["phase"] == "Running"
+    many = [{**report, "Status": {"phase": "Failed"}}, {"UID": "u-1", "Name": "gone", "Status": {}}]
+    assert (await road.ask("update", f"{ns}/podstatus", many)).content_value() == "OK"
+    assert (await road.client.get(PODS, ns, "p"))["status"]["phase"] == "Failed"
+    gone = await road.hub.pushes(road.node, f"delete {ns}/pod/gone")
+    assert gone.content_value()["metadata"] == {"name": "gone", "namespace": ns, "uid": "u-1"}
+    other = {**report, "UID": "00000000-0000-0000-0000-000000000000"}
+    assert (await road.ask("update", f"{ns}/podstatus/p", other)).content_value() == "OK"
+    gone = await road.hub.pushes(road.node, f"delete {ns}/pod/p")
+    assert gone.content_value()["metadata"]["uid"] == other["UID"]
+    bad = await road.ask("update", f"{ns}/podstatus", [{"UID": "u"}])
+    assert bad.content_value()["ErrStatus"]["code"] == 400
+
+
+async def test_a_node_and_its_status_of_an_old_edge(road: Road) -> None:
+    node = {"metadata": {"name": road.node, "labels": {EDGE: "", "site": "roof"}}}
+    for _ in range(2):  # a node that exists is as good as one that is made
+        answer = await road.ask("insert", f"default/nodestatus/{road.node}", node)
+        assert answer.content_value() == "OK"
+    condition = {"type": "Ready", "status": "True", "reason": "EdgeReady"}
+    report = {"UID": "", "Status": {"conditions": [condition], "capacity": {"cpu": "2"}}}
+    answer = await road.ask("update", f"default/nodestatus/{road.node}", report)
+    assert answer.content_value() == "OK"
+    made = await road.client.get(NODES, None, road.node)
+    assert made["metadata"]["labels"]["site"] == "roof"
+    assert made["status"]["capacity"]["cpu"] == "2"
+    assert {"type": "Ready", "status": "True"}.items() <= made["status"]["conditions"][0].items()
+
+
+async def test_a_null_label_takes_nothing_away(road: Road) -> None:
+    await road.register(site="roof")
+    answer = await road.ask("update", f"null/node/{road.node}", {"metadata": {"labels": {"site": None, "a": "b"}}})
+    assert answer.content_value() == "OK"
+    labels = (await road.client.get(NODES, None, road.node))["metadata"]["labels"]
+    assert (labels["site"], labels["a"]) == ("roof", "b")
+
+
 async def test_a_status_patch_of_a_pod_that_is_gone(road: Road) -> None:
     answer = await road.ask("patch", f"{road.namespace}/podpatch/p", '{"status":{"phase":"Running"}}')
     content = answer.content_value()
@@ -299,6 +342,18 @@ async def test_queries_are_answered_with_the_object_or_the_error(road: Road) -> 
         "default/certificatesigningrequest/x",
     ):
         assert (await road.ask("query", resource)).content_value()["ErrStatus"]["code"] == 404, resource
+
+
+async def test_a_request_without_a_name_is_never_one_for_all(road: Road) -> None:
+    """`DELETE .../pods/` with an empty name would delete every pod of the namespace, GET would list them."""
+    ns = road.namespace
+    await road.pod("p")
+    for operation, resource in (("delete", f"{ns}/pod"), ("query", f"{ns}/pod"), ("query", f"{ns}/configmap")):
+        status = (await road.ask(operation, resource, {})).content_value()["ErrStatus"]
+        assert (status["code"], status["reason"]) == (400, "BadRequest")
+    for name in (".", ".."):
+        assert (await road.ask("query", f"{ns}/configmap/{name}")).content_value()["ErrStatus"]["code"] == 400
+    assert (await road.client.get(PODS, ns, "p"))["metadata"]["name"] == "p"
 
 
 async def test_a_service_account_token_is_asked_of_the_api(road: Road) -> None:

@@ -138,12 +138,16 @@ class HubSite:
 
 @asynccontextmanager
 async def running_hub(
-    *, settings: HubSettings | None = None, leases: Any = None, records: MemoryRecords | None = None
+    *,
+    settings: HubSettings | None = None,
+    leases: Any = None,
+    records: MemoryRecords | None = None,
+    relations: OpenRelations | None = None,
 ) -> AsyncIterator[HubSite]:
     """A hub that listens on a port of its own."""
     ca = CertificateAuthority.generate(datetime.now(UTC))
     server = ca.issue_server(["127.0.0.1"], datetime.now(UTC))
-    supervisor, relations = Supervisor(), OpenRelations()
+    supervisor, relations = Supervisor(), relations or OpenRelations()
     records = records or MemoryRecords()
     traffic = Traffic(Metrics())
     hub = supervisor.add(

@@ -12,7 +12,7 @@ from cloudgateway.cloudhub.hub import OURS_HEADER, STORE_HEADER
 from cloudgateway.cloudhub.needs import HubSettings
 from edgeappliance.wire.message import Message
 from tests.support import kubeedge_edge as edge
-from tests.support.hub import HubSite, MemoryRecords, running_hub
+from tests.support.hub import HubSite, MemoryRecords, OpenRelations, running_hub
 
 
 @pytest.fixture
@@ -114,6 +114,33 @@ async def test_a_node_may_only_speak_of_itself(site: HubSite) -> None:
     assert site.controllers[Destination.EDGECONTROLLER].messages.empty()
     assert site.traffic.denied == 2
     await core.close()
+
+
+async def test_what_comes_before_the_mirrors_are_read_is_judged_after() -> None:
+    class Late(OpenRelations):
+        def __init__(self) -> None:
+            super().__init__()
+            self.read = asyncio.Event()
+
+        async def wait_synced(self) -> None:
+            await self.read.wait()
+
+    relations = Late()
+    async with running_hub(relations=relations) as site:
+        core = edge.EdgeCore("edge-1")
+        await core.connect(site.hub.port, site.identity("edge-1").context())
+        await core.send(edge.message("edged", "meta", "query", "default/configmap/mine", None))
+        await core.send(edge.message("edged", "meta", "patch", "default/podpatch/theirs", "{}"))
+        await site.until(lambda: site.traffic.messages_in >= 2)
+        relations.used.add(("edge-1", "configmap", "default", "mine"))
+        relations.pods["default", "theirs"] = "edge-2"
+        relations.read.set()
+        denied = await core.wait_for("default/podpatch/theirs")
+        assert denied["content"]["Err"]["ErrStatus"]["code"] == 403
+        _, message = await asyncio.wait_for(site.controllers[Destination.EDGECONTROLLER].messages.get(), 5)
+        assert message.resource == "default/configmap/mine"
+        assert site.controllers[Destination.EDGECONTROLLER].messages.empty()
+        await core.close()
 
 
 async def test_the_certificate_must_be_the_nodes(site: HubSite) -> None:
