@@ -4,6 +4,7 @@ Nothing is queued. A device is dirty while it has keys (or a state) that the clo
 `edge_updated` and one state message are under way at most, matched with the reply by message id.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +17,10 @@ from edgeappliance.kernel.clock import Clock
 from edgeappliance.wire.message import Message
 from edgeappliance.wire.operations import Group, Operation, Source
 from edgeappliance.wire.twin import MembershipDetailRequest, MsgTwin, TwinUpdate
+
+MAX_KEYS = 512
+"""Keys in one report, those that changed first before the others. The next goes when it is acknowledged: a twin with
+all keys at their longest would be more than the link takes at once, and would never be reported."""
 
 RESEND_AFTER = 60.0
 """Seconds without a reply after which the newest state is sent again."""
@@ -89,12 +94,10 @@ class Reporter:
             self._send_state(device)
 
     def _send_twin(self, device: Device) -> None:
-        body = rules.report(device.twin.entries, device.dirty, device.acknowledged)
-        versions = {
-            key: (_edge(entry, expected=True), _edge(entry, expected=False))
-            for key in device.dirty
-            if (entry := device.twin.entries[key])
-        }
+        keys = dict(itertools.islice(device.dirty.items(), MAX_KEYS))
+        entries = device.twin.entries
+        body = rules.report(entries, keys, device.acknowledged)
+        versions = {key: (_edge(entries[key], expected=True), _edge(entries[key], expected=False)) for key in keys}
         message = Message.new(
             source=Source.TWIN,
             group=Group.RESOURCE,
@@ -103,7 +106,7 @@ class Reporter:
             content=TwinUpdate(bodies.event_id(), self._clock.wall_ms(), body),
         )
         if self._cloud.send(message):
-            flight = _Flight(message.id, device, self._clock.monotonic(), dict(device.dirty), versions)
+            flight = _Flight(message.id, device, self._clock.monotonic(), keys, versions)
             self._twins[device.id] = flight
             self._by_message[message.id] = flight
             self.sent += 1

@@ -162,37 +162,34 @@ class DeviceTwin:
 
     def _update(self, device_id: str, payload: bytes) -> None:
         self.updates += 1
-        try:
-            request = parse(payload, self._decode_update)
-        except WireError:
-            self._refuse(NO_DEVICE_RESULT, "", rules.Refusal(rules.BAD_REQUEST, rules.PARSE_FAILED))
-            return
-        twin = request.twin
-        refused = rules.shape_refused(twin, strict=self._strict)
-        if refused is not None or twin is None:
-            self._refuse(NO_DEVICE_RESULT, "", refused or rules.Refusal(rules.BAD_REQUEST, rules.NO_TWIN))
+        request = self._twin_request(payload, rules.PARSE_FAILED)
+        if request is None:
             return
         device = self._members.devices.get(device_id)
         if device is None:
             missing = rules.Refusal(rules.NOT_FOUND, rules.NO_DEVICE)
             self._refuse(f"{DEVICE_PREFIX}{device_id}/twin/update/result", request.event_id, missing)
             return
-        self._take(device, work.Update(request.event_id, twin))
+        self._take(device, request)
 
     def _cloud_updated(self, device_id: str, payload: bytes) -> None:
+        request = self._twin_request(payload, rules.SYNC_PARSE_FAILED)
+        device = self._members.devices.get(device_id)
+        if request is not None and device is not None:
+            self._take(device, work.Sync(request.twin))
+
+    def _twin_request(self, payload: bytes, unreadable: str) -> work.Update | None:
+        """A well-shaped request; None when it was refused, on the topic without an id."""
         try:
             request = parse(payload, self._decode_update)
         except WireError:
-            self._refuse(NO_DEVICE_RESULT, "", rules.Refusal(rules.BAD_REQUEST, rules.SYNC_PARSE_FAILED))
-            return
-        twin = request.twin
-        refused = rules.shape_refused(twin, strict=self._strict)
-        if refused is not None or twin is None:
+            self._refuse(NO_DEVICE_RESULT, "", rules.Refusal(rules.BAD_REQUEST, unreadable))
+            return None
+        refused = rules.shape_refused(request.twin, strict=self._strict)
+        if refused is not None or request.twin is None:
             self._refuse(NO_DEVICE_RESULT, "", refused or rules.Refusal(rules.BAD_REQUEST, rules.NO_TWIN))
-            return
-        device = self._members.devices.get(device_id)
-        if device is not None:
-            self._take(device, work.Sync(twin))
+            return None
+        return work.Update(request.event_id, request.twin)
 
     def _get(self, device_id: str, payload: bytes) -> None:
         topic = f"{DEVICE_PREFIX}{device_id}/twin/get/result"

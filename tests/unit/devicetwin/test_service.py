@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from edgeappliance.wire.message import Message
+from edgeappliance.edgehub.session import MAX_QUEUED_BYTES
+from edgeappliance.wire.message import Message, encode
 from tests.unit.devicetwin.parts import D1, NOW, Rig, slow_store, twin_rig
 
 EMPTY_ID_RESULT = "$hw/events/device//twin/update/result"
@@ -405,6 +406,26 @@ async def test_one_report_under_way_and_only_the_newest(tmp_path: Path):
         details = rig.twin.health().details
         assert details["values_superseded_total"] == 3
         assert details["devices_not_confirmed"] == 0
+
+
+async def test_a_twin_of_the_greatest_size_is_reported_in_parts_that_the_link_takes(tmp_path: Path):
+    async with twin_rig(tmp_path, connected=False) as rig:
+        await ready(rig)
+        longest = "\x01" * 1024  # each character is six on the wire
+        for start in range(0, 2048, 128):
+            keys = {f"{number:04}": {"actual": {"value": longest}} for number in range(start, start + 128)}
+            rig.mqtt(f"{D1}/twin/update", {"twin": keys})
+        rig.cloud.connected = True
+        rig.twin.connection(True)
+        told: list[str] = []
+        _, report = rig.cloud.take()
+        while report is not None:
+            assert len(encode(report)) < MAX_QUEUED_BYTES
+            told += report.content_value()["twin"]
+            await rig.acknowledge(report)
+            (report,) = rig.cloud.take() or (None,)
+        assert told == [f"{number:04}" for number in range(2048)]
+        assert rig.twin.health().details["devices_not_confirmed"] == 0
 
 
 async def test_reconnection_sends_what_was_not_confirmed(tmp_path: Path):
