@@ -1,6 +1,6 @@
 """The types of the built-in kinds, from Kubernetes' own OpenAPI definitions (`definitions/core.json`).
 
-`build/kubeapi/definitions.py` makes that file. It is read when it is first needed: half a megabyte of text.
+`build/kubeapi/definitions.py` makes that file. It is read when it is first needed: some 200 KB of text.
 """
 
 import importlib.resources
