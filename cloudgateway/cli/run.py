@@ -6,6 +6,7 @@ import resource
 import signal
 import socket
 import sys
+import warnings
 
 from cloudgateway.config import GatewaySettings
 from cloudgateway.gateway import Gateway
@@ -23,6 +24,8 @@ def run_forever(config: GatewaySettings) -> int:
     half of what it keeps on uvloop (150 against 280 KB).
     """
     log.setup(level=config.log.level, form=config.log.format)
+    # cryptography's opinion on node names of more than 52 characters, which Go and Kubernetes allow.
+    warnings.filterwarnings("ignore", "Attribute's length must be", UserWarning)
     _raise_file_limit()
     asyncio.run(_run(config))
     return 0

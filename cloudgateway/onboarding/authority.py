@@ -172,12 +172,11 @@ class CertificateAuthority:
         if isinstance(public, rsa.RSAPublicKey) and public.key_size < 2048:
             raise RequestRefused("the CSR's RSA key is shorter than 2048 bits")
         check_subject(csr.subject, node)
-        names = _requested_names(csr, set(reserved))
+        names = _requested_names(csr, {name.lower() for name in reserved})
+        # Its own attributes, as upstream copies them: made anew, a name beyond X.520's 64 characters would be refused.
         subject = x509.Name(
-            [
-                x509.NameAttribute(NameOID.ORGANIZATION_NAME, NODES_GROUP),
-                x509.NameAttribute(NameOID.COMMON_NAME, NODE_PREFIX + node),
-            ]
+            csr.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+            + csr.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         )
         builder = self._builder(subject, public, usages)
         end = min(now + timedelta(days=days), self._certificate.not_valid_after_utc)
@@ -291,7 +290,7 @@ def _requested_names(csr: x509.CertificateSigningRequest, reserved: set[str]) ->
     for name in extension:
         if not isinstance(name, x509.DNSName | x509.IPAddress):
             continue  # upstream copies DNS names and addresses only
-        text = str(name.value)
+        text = str(name.value).lower().removesuffix(".")
         if text in reserved or text.startswith("*"):
             raise RequestRefused(f"the CSR asks for {text}, which belongs to the gateway")
         kept.append(name)

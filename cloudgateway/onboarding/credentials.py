@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from cloudgateway.onboarding.authority import CertificateAuthority, KeyPair
+from cloudgateway.onboarding.authority import CertificateAuthority, KeyPair, alternative_names
 from cloudgateway.onboarding.vault import Vault
 from edgeappliance.kernel.backoff import Backoff
 from edgeappliance.kernel.clock import Clock
@@ -57,8 +57,12 @@ class SiteCredentials:
 
     @property
     def reserved(self) -> tuple[str, ...]:
-        """Those that no node may carry. Loopback is everybody's: a node serves its own apps there."""
-        return tuple(address for address in self._addresses if address not in _EVERYBODYS)
+        """Those that no node may carry, other gateways' of the site too.
+
+        Loopback is everybody's: a node serves its own apps there.
+        """
+        served = () if self._current is None else alternative_names(self._current.server.certificate)
+        return tuple(address for address in {*self._addresses, *served} if address not in _EVERYBODYS)
 
     async def start(self) -> None:
         """Begin to read; who needs the result awaits `wait`."""

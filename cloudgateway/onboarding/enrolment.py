@@ -16,6 +16,7 @@ from cloudgateway.onboarding.authority import (
     parse_usages,
 )
 from cloudgateway.onboarding.credentials import Credentials, SiteCredentials
+from cloudgateway.onboarding.guard import ConnectionGuard
 from cloudgateway.onboarding.tls import enrolment_context
 from cloudgateway.onboarding.tokens import TokenRefused
 from cloudgateway.onboarding.vault import Vault
@@ -30,6 +31,7 @@ NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z
 MAX_NODE_NAME = 253
 _BODY_TIMEOUT = 30.0
 _MAX_REPORT = 3 * 1024 * 1024
+_HANDSHAKE_TIMEOUT = 10.0
 
 
 class Nodes(Protocol):
@@ -67,7 +69,10 @@ class EnrolmentServer:
         policy: EnrolmentPolicy,
         clock: Clock,
         tasks: TaskScope,
+        connections: int = 512,
+        patience: float = 60.0,
     ) -> None:
+        """At most `connections` at once, each for `patience` seconds at most."""
         self._host = host
         self._port = port
         self._credentials = credentials
@@ -76,7 +81,10 @@ class EnrolmentServer:
         self._policy = policy
         self._clock = clock
         self._tasks = tasks
+        self._connections = connections
+        self._patience = patience
         self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
         self._bound = 0
         self._listening = asyncio.Event()
         self._log = get_logger("onboarding")
@@ -92,6 +100,9 @@ class EnrolmentServer:
 
     async def stop(self) -> None:
         self._listening.clear()
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
@@ -120,9 +131,17 @@ class EnrolmentServer:
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0, lingering_time=1.0)
         await runner.setup()
         context = enrolment_context(credentials.server, credentials.authority.certificate_der)
+        assert runner.server is not None  # noqa: S101 - it is set up
+        guard = ConnectionGuard(runner.server, most=self._connections, longest=self._patience)
         try:
-            site = web.TCPSite(runner, self._host, self._port, ssl_context=context, reuse_address=True)
-            await site.start()
+            self._server = await asyncio.get_running_loop().create_server(
+                guard,
+                self._host,
+                self._port,
+                ssl=context,
+                ssl_handshake_timeout=_HANDSHAKE_TIMEOUT,
+                backlog=256,
+            )
         except OSError as error:
             await runner.cleanup()
             raise OperatorError(
@@ -130,7 +149,7 @@ class EnrolmentServer:
                 next_step="set enrolment.port to a free port or stop the program that holds it",
             ) from None
         self._runner = runner
-        self._bound = int(runner.addresses[0][1])
+        self._bound = int(self._server.sockets[0].getsockname()[1])
         self._listening.set()
         self._log.info("enrolment listens", host=self._host, port=self._bound)
 
@@ -180,6 +199,8 @@ class Routes:
             return _text(401, refused)
         try:
             body = await _read(request, MAX_CSR)
+            if node and not valid_node_name(node):  # it could enrol, and then never connect
+                raise RequestRefused(f"{node!r} is not a node name (a DNS name in lower case)")
             usages = parse_usages(request.headers.get("ExtKeyUsages"))
             certificate = self._authority.sign_request(
                 body,

@@ -69,6 +69,15 @@ def test_signed_certificate_names_the_node_and_drops_the_rest(ca: CertificateAut
     assert node_of(sign(ca, request)) == "edge-1"
 
 
+@pytest.mark.filterwarnings("ignore:Attribute's length")
+def test_a_node_name_longer_than_x520_has_room_for(ca: CertificateAuthority) -> None:
+    """Go does not mind; 253 characters are a valid Kubernetes node name."""
+    node = ".".join(["a" * 60] * 4)
+    der = sign(ca, edge.csr(edge.new_key(), node), node=node)
+    assert node_of(der) == node
+    ca.verify_node(der, node=node, now=NOW, grace=timedelta(0))
+
+
 @pytest.mark.parametrize(
     ("request_node", "organization", "header"),
     [("edge-2", "system:nodes", "edge-1"), ("edge-1", "system:masters", "edge-1"), ("edge-1", "system:nodes", "")],
@@ -82,7 +91,12 @@ def test_a_csr_for_somebody_else_is_refused(
 
 
 def test_a_node_cannot_get_the_gateways_names(ca: CertificateAuthority) -> None:
-    for name in (x509.DNSName("gate.example"), x509.IPAddress(ipaddress.ip_address("10.0.0.1")), x509.DNSName("*.x")):
+    for name in (
+        x509.DNSName("gate.example"),
+        x509.DNSName("GATE.Example."),
+        x509.IPAddress(ipaddress.ip_address("10.0.0.1")),
+        x509.DNSName("*.x"),
+    ):
         request = edge.csr(edge.new_key(), "edge-1", names=(name,))
         with pytest.raises(RequestRefused, match="belongs to the gateway"):
             sign(ca, request, reserved=("gate.example", "10.0.0.1"))

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -66,6 +67,12 @@ class Site:
 
 @pytest.fixture
 async def site() -> AsyncIterator[Site]:
+    async with running_site() as running:
+        yield running
+
+
+@asynccontextmanager
+async def running_site(*, connections: int = 512, patience: float = 60.0) -> AsyncIterator[Site]:
     vault, nodes, supervisor = Vault(MemorySecrets()), Names(), Supervisor()
     credentials = supervisor.add(
         "credentials",
@@ -84,6 +91,8 @@ async def site() -> AsyncIterator[Site]:
             policy=EnrolmentPolicy(days=365, grace=timedelta(days=30)),
             clock=SystemClock(),
             tasks=tasks,
+            connections=connections,
+            patience=patience,
         ),
     )
     await supervisor.start()
@@ -159,6 +168,45 @@ async def test_refusals_have_upstreams_status_text_and_type(site: Site) -> None:
         answer = await site.ask("GET", "/edge.crt", headers=headers, body=body_)
         assert (answer.status, answer.content_type) == (status, TEXT)
         assert answer.body.decode().startswith(text)
+
+
+async def test_a_name_that_could_never_connect_is_not_enrolled(site: Site) -> None:
+    headers = {"NodeName": "Edge_1", "Authorization": f"Bearer {(await site.token()).partition('.')[2]}"}
+    answer = await site.ask("GET", "/edge.crt", headers=headers, body=edge.csr(edge.new_key(), "Edge_1"))
+    assert answer.status == 500
+    assert b"'Edge_1' is not a node name" in answer.body
+
+
+async def idle(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A TLS connection that says nothing."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return await asyncio.open_connection("127.0.0.1", port, ssl=context)
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await asyncio.wait_for(reader.read(), 5)
+    except (ConnectionError, ssl.SSLError):
+        return b""
+
+
+async def test_who_says_nothing_is_not_waited_for() -> None:
+    async with running_site(patience=0.3) as site:
+        reader, writer = await idle(site.port)
+        writer.write(b"GET /ca.crt HTTP/1.1\r\nSlow: ")
+        assert await ended(reader) == b""
+        writer.close()
+        assert (await site.ask("GET", "/ca.crt")).status == 200
+
+
+async def test_many_connections_make_room_for_the_next() -> None:
+    async with running_site(connections=3) as site:
+        held = [await idle(site.port) for _ in range(5)]
+        assert await ended(held[0][0]) == b""
+        assert (await site.ask("GET", "/ca.crt")).status == 200
+        for _, writer in held:
+            writer.close()
 
 
 async def test_a_revoked_token_no_longer_enrols(site: Site) -> None:
