@@ -4,8 +4,8 @@ import asyncio
 import time
 
 from edgeappliance.config.endpoint import Endpoint, endpoint
-from edgeappliance.config.joined import ENROLL_PORT, HUB_PORT, Joined, place, write_joined
-from edgeappliance.config.settings import EdgeSettings
+from edgeappliance.config.joined import ENROLL_PORT, HUB_PORT, Joined, read_joined, write_joined
+from edgeappliance.config.settings import EdgeSettings, default_node_name
 from edgeappliance.edgehub.enrolment import Enrolment
 from edgeappliance.edgehub.identity import IdentityFiles
 from edgeappliance.kernel import control
@@ -19,7 +19,8 @@ def join(config: EdgeSettings, *, cloud: str, token: str, name: str, enroll_port
     from edgeappliance.cli.main import read_token
 
     hub = endpoint(cloud, default_port=HUB_PORT, key="--cloud")
-    node = name or place(config).node
+    chosen = name or config.node.name or read_joined(config.state_path).node
+    node = chosen or default_node_name()
     check_agreement(config, hub=hub, node=node)
     state = config.state_path
     make_directory(state, next_step="run as root, or set state_dir")
@@ -31,7 +32,7 @@ def join(config: EdgeSettings, *, cloud: str, token: str, name: str, enroll_port
         node=node,
         clock=SystemClock(),
     )
-    identity = asyncio.run(enrolment.join(read_token(token)))
+    identity = asyncio.run(enrolment.join(read_token(token), as_new=not chosen))
     write_joined(state, Joined(hub=str(hub), enroll=str(enrol), node=node))
     until = time.strftime("%Y-%m-%d", time.gmtime(identity.facts.not_after))
     print(f"joined {hub} as node {node}; the certificate is valid until {until} and renews itself")

@@ -46,10 +46,11 @@ class Enrolment:
         self._clock = clock
         self._timeout = timeout
 
-    async def join(self, text: str) -> Identity:
+    async def join(self, text: str, *, as_new: bool = False) -> Identity:
         """Enrol with the token `text`: check it, fetch and check the CA, get a certificate, keep both.
 
-        Raises OperatorError with the check that failed and what to do, or TransientError when the cloud
+        `as_new`: the cloud must not have a node of this name yet, because nobody chose the name: two boxes of one
+        host name would take the node from each other without end. Raises OperatorError with the check that failed and what to do, or TransientError when the cloud
         cannot be reached. Nothing is written before everything was checked.
         """
         check_node_name(self._node)
@@ -73,6 +74,8 @@ class Enrolment:
         if ignore_dates:
             context.verify_flags |= NO_CHECK_TIME
         context.load_verify_locations(cadata=ca_pem)
+        if as_new:
+            await self._check_unknown(context)
         return await self._request(context, ca_pem=ca_pem.encode(), bearer=token.jwt)
 
     async def renew(self, identity: Identity) -> Identity:
@@ -85,6 +88,16 @@ class Enrolment:
         context = await asyncio.to_thread(identity.client_context, ignore_dates=ignore_dates)
         ca_pem = await asyncio.to_thread(identity.ca_file.read_bytes)
         return await self._request(context, ca_pem=ca_pem, bearer="")
+
+    async def _check_unknown(self, context: ssl.SSLContext) -> None:
+        # KubeEdge's `keadm join` asks the same (reference 8.3); any other answer than "found" is no objection.
+        answer = await self._get(f"/node/{self._node}", context)
+        if answer.status == 200:
+            raise OperatorError(
+                f"the cloud has a node {self._node!r} already, which is this machine's host name",
+                next_step="give this machine a name of its own with --name NAME; or, if it shall take the place of "
+                f"that node, say so with --name {self._node}",
+            )
 
     async def _fetch_ca(self, token: JoinToken) -> bytes:
         # Nothing is trusted yet: the hash in the token decides whether this is the right CA.

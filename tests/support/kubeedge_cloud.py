@@ -359,6 +359,9 @@ class KubeEdgeCloud:
                 return 500, text, f"failed to sign certs for edgenode {node}, err: {error}".encode()
             self.enrolments.append((node, "certificate" if der else "token"))
             return 200, "application/octet-stream", signed
+        if path.startswith("/node/"):
+            found = f"null{path}" in self.objects
+            return (200, text, b"Node found") if found else (404, text, b"Node not found")
         return 404, text, b"404: Page Not Found"
 
     def _refuse(self, node: str, authorization: str, der: bytes | None) -> str:

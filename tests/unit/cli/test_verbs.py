@@ -207,6 +207,18 @@ async def test_an_expired_token_of_another_cloud_and_a_name_too_long(
     assert not (file.parent / "state" / "pki").exists()
 
 
+async def test_a_host_name_that_is_a_node_already_takes_a_word_of_the_operator(
+    file: Path, kubeedge: KubeEdgeCloud, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "raspberrypi")
+    kubeedge.objects["null/node/raspberrypi"] = {}
+    assert await join(file, kubeedge, kubeedge.token()) == 1
+    assert "the cloud has a node 'raspberrypi' already" in capsys.readouterr().err
+    assert kubeedge.enrolments == []
+    assert await join(file, kubeedge, kubeedge.token(), "--name", "raspberrypi") == 0
+    assert await join(file, kubeedge, kubeedge.token()) == 0  # it is that node now, and may get a new certificate
+
+
 @pytest.mark.parametrize("host", ["foo..bar", "x" * 80, "https://a", "a b", "a:99999"])
 async def test_an_address_that_is_none(file: Path, host: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert await join(file, 10002, Authority().token(), host=host) == 1
