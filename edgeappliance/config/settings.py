@@ -12,16 +12,13 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 from edgeappliance.config.endpoint import endpoint_error
-from edgeappliance.kubeapi.names import label_key_error, label_value_error, subdomain_error
+from edgeappliance.kubeapi.names import NAME_LIMIT, label_key_error, label_value_error, subdomain_error
 
 DEFAULT_FILE = Path("/etc/edgeappliance/edgecore.toml")
 
 MAX_SOCKET_PATH = 107
 """Bytes of the path of a Unix socket (sun_path, less its NUL)."""
 
-MAX_NODE_NAME = 52
-"""Characters of a node's name: `system:node:<name>` is the common name of its certificate, which has at most 64
-(RFC 5280, ub-common-name)."""
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 PortOrAny = Annotated[int, Meta(ge=0, le=65535)]
@@ -32,14 +29,7 @@ def default_node_name() -> str:
     """The host name as a Kubernetes node name."""
     parts = re.sub(r"[^-a-z0-9.]", "-", socket.gethostname().lower()).split(".")
     name = ".".join(part for part in (part.strip("-") for part in parts) if part)
-    return name[:MAX_NODE_NAME].strip("-.") or "edge"
-
-
-def node_name_error(name: str) -> str:
-    """Why `name` cannot be the name of a node; empty when it can."""
-    if len(name) > MAX_NODE_NAME:
-        return f"must be no more than {MAX_NODE_NAME} characters, which its certificate has room for"
-    return subdomain_error(name)
+    return name[:NAME_LIMIT].strip("-.") or "edge"
 
 
 class Node(Struct, frozen=True):
@@ -54,7 +44,7 @@ class Node(Struct, frozen=True):
     enable: Annotated[bool, Meta(description="Register this box as a Node and report its status and lease.")] = True
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        if self.name and (error := node_name_error(self.name)):
+        if self.name and (error := subdomain_error(self.name)):
             yield "name", f"{self.name!r} {error}"
         for key, value in self.labels.items():
             if error := label_key_error(key) or label_value_error(value):

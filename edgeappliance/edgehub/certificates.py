@@ -1,6 +1,9 @@
 """Keys, signing requests and issued certificates. The only place on the edge that loads `cryptography`,
 and only while one of them is handled: at joining and at a rotation."""
 
+import contextlib
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgeappliance.kernel.errors import PermanentError
@@ -14,6 +17,15 @@ class KeyRequest:
     request_der: bytes
 
 
+@contextlib.contextmanager
+def _names_of_any_length() -> Iterator[None]:
+    """X.520 gives a common name 64 characters; Kubernetes gives a node 253, and its peers do not mind.
+    `cryptography` does, loudly."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Attribute's length")
+        yield
+
+
 def new_request(node: str) -> KeyRequest:
     """A P-256 key and a request for CN `system:node:<node>`, O `system:nodes`, no SANs (reference 3.4)."""
     from cryptography import x509
@@ -22,12 +34,13 @@ def new_request(node: str) -> KeyRequest:
     from cryptography.x509.oid import NameOID
 
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:nodes"),
-            x509.NameAttribute(NameOID.COMMON_NAME, f"system:node:{node}"),
-        ]
-    )
+    with _names_of_any_length():
+        subject = x509.Name(
+            [
+                x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:nodes"),
+                x509.NameAttribute(NameOID.COMMON_NAME, f"system:node:{node}", _validate=False),
+            ]
+        )
     request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
     return KeyRequest(
         key_pem=key.private_bytes(
@@ -50,7 +63,8 @@ def accept_issued(der: bytes, *, key_pem: bytes, ca_pem: bytes, node: str) -> by
     try:
         certificate = x509.load_der_x509_certificate(der)
         public_key = certificate.public_key()
-        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        with _names_of_any_length():
+            names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     except (ValueError, TypeError) as error:
         raise PermanentError(f"the cloud answered with something that is no certificate: {error}") from error
     ours = serialization.load_pem_private_key(key_pem, password=None).public_key()

@@ -6,12 +6,12 @@ import ssl
 import time
 from typing import NoReturn
 
-from edgeappliance.config.settings import node_name_error
 from edgeappliance.edgehub import https
 from edgeappliance.edgehub.certificates import accept_issued, new_request
 from edgeappliance.edgehub.identity import NO_CHECK_TIME, Identity, IdentityFiles, clock_is_implausible
 from edgeappliance.kernel.clock import Clock
 from edgeappliance.kernel.errors import ApplianceError, OperatorError, TransientError
+from edgeappliance.kubeapi.names import subdomain_error
 from edgeappliance.wire.errors import WireError
 from edgeappliance.wire.token import JoinToken, parse_token
 
@@ -25,8 +25,8 @@ _JOIN_ANEW = (
 
 
 def check_node_name(node: str) -> None:
-    """Raises OperatorError unless `node` is a Kubernetes node name that a certificate has room for."""
-    error = node_name_error(node)
+    """Raises OperatorError unless `node` is a Kubernetes node name (RFC 1123 subdomain)."""
+    error = subdomain_error(node)
     if error:
         raise OperatorError(
             f"{node!r} is no node name: {error}", next_step="name the node another way: `edgecore join --name NAME`"
@@ -50,8 +50,10 @@ class Enrolment:
         """Enrol with the token `text`: check it, fetch and check the CA, get a certificate, keep both.
 
         `as_new`: the cloud must not have a node of this name yet, because nobody chose the name: two boxes of one
-        host name would take the node from each other without end. Raises OperatorError with the check that failed and what to do, or TransientError when the cloud
-        cannot be reached. Nothing is written before everything was checked.
+        host name would take the node from each other without end.
+
+        Raises OperatorError with the check that failed and what to do, or TransientError when the cloud cannot be
+        reached. Nothing is written before everything was checked.
         """
         check_node_name(self._node)
         try:

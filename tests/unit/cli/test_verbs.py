@@ -202,8 +202,8 @@ async def test_an_expired_token_of_another_cloud_and_a_name_too_long(
     assert "expired at" in capsys.readouterr().err
     assert await join(file, kubeedge, Authority().token()) == 1
     assert "is not the one of the join token" in capsys.readouterr().err
-    assert await join(file, kubeedge, kubeedge.token(), "--name", "a" * 70) == 1
-    assert "no more than 52 characters" in capsys.readouterr().err
+    assert await join(file, kubeedge, kubeedge.token(), "--name", "a" * 254) == 1
+    assert "no more than 253 characters" in capsys.readouterr().err
     assert not (file.parent / "state" / "pki").exists()
 
 

@@ -5,10 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeappliance.config.endpoint import Endpoint, endpoint, endpoint_error
-from edgeappliance.config.settings import EdgeSettings, default_node_name, node_name_error
+from edgeappliance.config.settings import EdgeSettings, default_node_name
 from edgeappliance.kernel import settings
 from edgeappliance.kernel.errors import OperatorError
 from edgeappliance.kernel.settings import SettingsError
+from edgeappliance.kubeapi.names import subdomain_error
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_an_endpoint_reads_back() -> None:
         ('[cloud]\ntoken_file = "/x"', "cloud.token_file"),
         ("[cloud]\nmessages_per_second = inf", "cloud.messages_per_second"),
         ('[node]\nname = "a..b"', "node.name"),
-        (f'[node]\nname = "{"a" * 53}"', "node.name"),
+        (f'[node]\nname = "{"a" * 254}"', "node.name"),
         ('[node.labels]\n"bad key!" = "x"', "node.labels.bad key!"),
         ('[node.labels]\nok = "x y"', "node.labels.ok"),
         ('state_dir = "relative"', "state_dir"),
@@ -85,8 +86,8 @@ def test_a_setting_that_cannot_work_is_refused_with_its_key(text: str, key: str)
 
 
 @pytest.mark.parametrize(
-    "name", ["MyBox.Example.ORG", "box_7", "-", "..", "a" * 80, "a" * 51 + ".bc", "ünï.box", "a..b"]
+    "name", ["MyBox.Example.ORG", "box_7", "-", "..", "a" * 300, "a" * 252 + ".bc", "ünï.box", "a..b"]
 )
 def test_every_host_name_gives_a_node_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: name)
-    assert node_name_error(default_node_name()) == ""
+    assert subdomain_error(default_node_name()) == ""

@@ -13,7 +13,7 @@ from edgeappliance.edgehub.enrolment import Enrolment, check_node_name
 from edgeappliance.edgehub.identity import Identity, IdentityFiles
 from edgeappliance.kernel.clock import ManualClock, SystemClock
 from edgeappliance.kernel.errors import OperatorError, TransientError
-from tests.support.edge_identity import NODE, enrolment_for
+from tests.support.edge_identity import NODE, edge, enrolment_for
 from tests.support.kubeedge_authority import Authority
 from tests.support.kubeedge_cloud import KubeEdgeCloud, kubeedge_cloud
 from tests.support.net import free_port
@@ -35,6 +35,14 @@ async def test_join_leaves_a_private_certificate_for_this_node(kubeedge: KubeEdg
     assert sorted(path.name for path in identity.node_file.parent.iterdir()) == ["ca.crt", "node.pem"]
     key = serialization.load_pem_private_key(identity.node_file.read_bytes(), password=None)
     assert key.public_key() == node_certificate(identity).public_key()
+
+
+@pytest.mark.filterwarnings("ignore:Attribute's length")  # cryptography's word in the scripted cloud
+async def test_a_node_name_of_the_greatest_length_joins_and_connects(tmp_path: Path) -> None:
+    name = ".".join(["a" * 62] * 4)
+    async with kubeedge_cloud(tmp_path) as cloud, edge(cloud, tmp_path / "id", node=name) as running:
+        await running.connected()
+        assert cloud.enrolments == [(name, "token")]
 
 
 async def test_facts_agree_with_cryptography(kubeedge: KubeEdgeCloud, tmp_path: Path) -> None:
