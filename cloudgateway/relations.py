@@ -25,17 +25,17 @@ class Relations:
         self._devices: Reflector | None = None
         self._claims: Reflector | None = None
         self._attachments: Reflector | None = None
-        self._needs: dict[Key, tuple[str, frozenset[Need]]] = {}
+        self._owners: dict[Key, str] = {}
+        self._needs: dict[str, dict[Key, frozenset[Need]]] = {}
         self._unsubscribe: Callable[[], None] | None = None
 
     async def start(self) -> None:
         """Begin to mirror."""
+        self._owners.clear()
         self._needs.clear()
         self._pods = self._informers.of(Watched(PODS))
         self._devices = self._informers.of(Watched(DEVICES))
-        self._unsubscribe = self._pods.subscribe(
-            on_add=self._put, on_update=lambda _, new: self._put(new), on_delete=self._remove
-        )
+        self._unsubscribe = self._pods.subscribe(on_add=self._put, on_update=self._changed, on_delete=self._remove)
         if self._volumes:
             self._claims = self._informers.of(Watched(PERSISTENT_VOLUME_CLAIMS))
             self._attachments = self._informers.of(Watched(VOLUME_ATTACHMENTS))
@@ -48,7 +48,7 @@ class Relations:
     def health(self) -> Health:
         if self._pods is None or not self._pods.synced:
             return Health(State.STARTING, "reading pods")
-        return Health(State.RUNNING, details={"pods": len(self._needs)})
+        return Health(State.RUNNING, details={"pods": len(self._owners)})
 
     async def wait_synced(self) -> None:
         """Return when the mirrors hold what the API holds; an API without volumes is none to wait for."""
@@ -71,22 +71,28 @@ class Relations:
         if kind == ResourceType.VOLUME_ATTACHMENT:
             found = None if self._attachments is None else self._attachments.get("", name)
             return found is not None and (found.get("spec") or {}).get("nodeName") == node
+        needs = self._needs.get(node, {}).values()
         if kind == ResourceType.PERSISTENT_VOLUME:
-            return any(
-                (claim.get("spec") or {}).get("volumeName") == name
-                and self._needed(node, (ResourceType.PERSISTENT_VOLUME_CLAIM, *key_of(claim)))
-                for claim in self._claims or ()
-            )
-        return self._needed(node, (kind, namespace, name))
+            return any(self._volume(need) == name for pod in needs for need in pod)
+        return any((kind, namespace, name) in pod for pod in needs)
 
-    def _needed(self, node: str, need: Need) -> bool:
-        return any(owner == node and need in needs for owner, needs in self._needs.values())
+    def _volume(self, need: Need) -> str:
+        """The volume that a claim is bound to; "" for anything else."""
+        kind, namespace, name = need
+        if kind != ResourceType.PERSISTENT_VOLUME_CLAIM or self._claims is None:
+            return ""
+        claim = self._claims.get(namespace, name)
+        return "" if claim is None else str((claim.get("spec") or {}).get("volumeName") or "")
+
+    def _changed(self, old: dict[str, Any], new: dict[str, Any]) -> None:
+        if old.get("spec") != new.get("spec"):  # statuses change all the time
+            self._put(new)
 
     def _put(self, pod: dict[str, Any]) -> None:
         spec = pod.get("spec") or {}
         node = str(spec.get("nodeName") or "")
+        self._remove(pod)
         if not node:
-            self._remove(pod)
             return
         namespace, _ = key = key_of(pod)
         needs: set[Need] = {(one.kind, one.namespace, one.name) for one in references(pod)}
@@ -96,7 +102,13 @@ class Relations:
             claim = (volume.get("persistentVolumeClaim") or {}).get("claimName")
             if claim:
                 needs.add((ResourceType.PERSISTENT_VOLUME_CLAIM, namespace, str(claim)))
-        self._needs[key] = (node, frozenset(needs))
+        self._owners[key] = node
+        self._needs.setdefault(node, {})[key] = frozenset(needs)
 
     def _remove(self, pod: dict[str, Any]) -> None:
-        self._needs.pop(key_of(pod), None)
+        key = key_of(pod)
+        node = self._owners.pop(key, None)
+        if node is not None:
+            del self._needs[node][key]
+            if not self._needs[node]:
+                del self._needs[node]

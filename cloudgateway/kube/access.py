@@ -41,7 +41,13 @@ class ClusterAccess:
         """The TLS settings for `server`; None for plain http."""
         if urlsplit(self.server).scheme != "https":
             return None
-        context = ssl.create_default_context(cadata=self.ca.decode("ascii") if self.ca else None)
+        try:
+            context = ssl.create_default_context(cadata=self.ca.decode("ascii") if self.ca else None)
+        except (ssl.SSLError, UnicodeDecodeError) as error:
+            raise OperatorError(
+                f"the certificate authority given for {self.server} is not a certificate in PEM form: {error}",
+                next_step="check certificate-authority(-data) of the kubeconfig, or ca.crt of the service account",
+            ) from None
         if not self.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
@@ -73,9 +79,16 @@ def in_cluster(environment: Mapping[str, str] | None = None, *, directory: Path 
             next_step="name a kubeconfig file, or set automountServiceAccountToken for the pod",
         )
     namespace_file = directory / "namespace"
+    try:
+        ca = (directory / "ca.crt").read_bytes()
+    except OSError as error:
+        raise OperatorError(
+            f"cannot read {directory / 'ca.crt'}: {error.strerror}",
+            next_step="see how the pod's service account volume is mounted, or name a kubeconfig file",
+        ) from None
     return ClusterAccess(
         server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
-        ca=(directory / "ca.crt").read_bytes(),
+        ca=ca,
         token_file=token,
         namespace=namespace_file.read_text().strip() if namespace_file.exists() else "default",
     )
@@ -106,7 +119,9 @@ class _Kubeconfig:
         self._document: Mapping[str, Any] = document if isinstance(document, dict) else {}
 
     def access(self, context_name: str) -> ClusterAccess:
-        context_name = context_name or str(self._document.get("current-context", ""))
+        context_name = context_name or str(self._document.get("current-context") or "")
+        if not context_name:
+            raise self._error("has no current-context; is it a kubeconfig?")
         context = self._entry("contexts", "context", context_name)
         cluster = self._entry("clusters", "cluster", str(context.get("cluster", "")))
         user = self._entry("users", "user", str(context.get("user", ""))) if context.get("user") else {}
@@ -116,7 +131,7 @@ class _Kubeconfig:
         if cluster.get("proxy-url"):
             raise self._error("uses 'proxy-url', which the gateway does not support")
         server = str(cluster.get("server", ""))
-        if urlsplit(server).scheme not in ("http", "https"):
+        if not _is_url(server):
             raise self._error(f"has no usable server address: {server!r}")
         token_file = user.get("tokenFile")
         return ClusterAccess(
@@ -132,7 +147,8 @@ class _Kubeconfig:
         )
 
     def _entry(self, section: str, kind: str, name: str) -> Mapping[str, Any]:
-        for entry in self._document.get(section) or []:
+        entries = self._document.get(section)
+        for entry in entries if isinstance(entries, list) else []:
             if isinstance(entry, dict) and entry.get("name") == name:
                 value = entry.get(kind)
                 return value if isinstance(value, dict) else {}
@@ -164,17 +180,30 @@ class _Kubeconfig:
         )
 
 
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _no_passphrase() -> str:
+    raise ValueError("the key is encrypted")  # without this OpenSSL would ask on the terminal
+
+
 def _load_chain(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
     # ssl reads certificates from files only; the file is ours alone (0600) and gone at once.
     descriptor, name = tempfile.mkstemp(prefix="cloudgateway-", suffix=".pem")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(certificate.rstrip(b"\n") + b"\n" + key)
-        context.load_cert_chain(name)
-    except ssl.SSLError as error:
+        context.load_cert_chain(name, password=_no_passphrase)
+    except (ssl.SSLError, ValueError) as error:
+        reason = getattr(error, "reason", None) or (str(error) if isinstance(error, ValueError) else "not PEM")
         raise OperatorError(
-            f"the client certificate and key of the kubeconfig cannot be used: {error.reason}",
-            next_step="check that client-certificate and client-key belong together",
-        ) from error
+            f"the client certificate and key of the kubeconfig cannot be used: {reason}",
+            next_step="check that client-certificate and client-key are PEM, unencrypted, and belong together",
+        ) from None
     finally:
         Path(name).unlink(missing_ok=True)

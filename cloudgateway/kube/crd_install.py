@@ -22,7 +22,9 @@ def crd_documents() -> list[KubeObject]:
     """The definitions as objects, by name."""
     import yaml  # only where CRDs are installed or shown
 
-    return [yaml.safe_load(text) for text in _texts()]
+    # Ten times as fast, where PyYAML was built with libyaml: this is a tenth of the gateway's start.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return [yaml.load(text, Loader=loader) for text in _texts()]  # noqa: S506  - safe either way
 
 
 def crd_manifest() -> str:

@@ -1,13 +1,17 @@
 """kubeconfig files and pods' service accounts."""
 
 import base64
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloudgateway.kube.access import in_cluster, load_kubeconfig
+from cloudgateway.onboarding.authority import CertificateAuthority
 from edgeappliance.kernel.errors import OperatorError
 
 
@@ -51,6 +55,9 @@ def test_credentials_that_need_more_are_refused_by_name(tmp_path: Path, key: str
     ("cluster", "words"),
     [
         ({"server": "192.0.2.1:6443"}, "server address"),
+        ({"server": "https://[::1"}, "server address"),
+        ({"server": "https://"}, "server address"),
+        ({"server": "https://a:b"}, "server address"),
         ({"certificate-authority": "nowhere.crt"}, "certificate-authority"),
         ({"certificate-authority-data": "%%%"}, "base64"),
         ({"proxy-url": "http://proxy"}, "proxy-url"),
@@ -68,8 +75,11 @@ def test_files_that_are_not_kubeconfigs(tmp_path: Path) -> None:
     with pytest.raises(OperatorError, match="not YAML"):
         load_kubeconfig(tmp_path / "broken")
     (tmp_path / "empty").write_text("")
-    with pytest.raises(OperatorError, match="no context"):
+    with pytest.raises(OperatorError, match="no current-context"):
         load_kubeconfig(tmp_path / "empty")
+    (tmp_path / "shape").write_text("{current-context: a, contexts: 3}")
+    with pytest.raises(OperatorError, match="no context named 'a'"):
+        load_kubeconfig(tmp_path / "shape")
     with pytest.raises(OperatorError, match="no context named 'other'"):
         load_kubeconfig(kubeconfig(tmp_path, user={}), context="other")
 
@@ -81,9 +91,33 @@ def test_a_certificate_without_its_key_is_said(tmp_path: Path) -> None:
         access.ssl_context()
 
 
+@pytest.mark.parametrize("ca", [b"foo", b"\xff\xfe", b"-----BEGIN CERTIFICATE-----\nZm9v\n-----END CERTIFICATE-----\n"])
+def test_an_authority_that_is_no_certificate_is_said(tmp_path: Path, ca: bytes) -> None:
+    cluster = {"certificate-authority-data": base64.b64encode(ca).decode()}
+    access = load_kubeconfig(kubeconfig(tmp_path, user={}, cluster=cluster))
+    with pytest.raises(OperatorError, match="not a certificate in PEM form"):
+        access.ssl_context()
+
+
+def test_an_encrypted_key_is_said_and_not_asked_for(tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    encryption = serialization.BestAvailableEncryption(b"secret")
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+    certificate = CertificateAuthority.generate(datetime.now(UTC)).certificate_pem
+    user = {
+        "client-certificate-data": base64.b64encode(certificate).decode(),
+        "client-key-data": base64.b64encode(pem).decode(),
+    }
+    with pytest.raises(OperatorError, match="encrypted"):
+        load_kubeconfig(kubeconfig(tmp_path, user=user)).ssl_context()
+
+
 def test_a_pod_finds_its_api_server(tmp_path: Path) -> None:
     environment = {"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "443"}
     with pytest.raises(OperatorError):
+        in_cluster(environment, directory=tmp_path)
+    (tmp_path / "token").write_text("t")
+    with pytest.raises(OperatorError, match=r"cannot read .*ca\.crt"):
         in_cluster(environment, directory=tmp_path)
     for name, text in (("token", "t"), ("ca.crt", "CA"), ("namespace", "kubeedge\n")):
         (tmp_path / name).write_text(text)
