@@ -30,6 +30,10 @@ LEASE_NAMESPACE = "kube-node-lease"
 REQUEST_TIMEOUT = 20.0
 
 
+NO_LINK = ("the cloud is not reached: it does not hear that this node lives", "see component edgehub")
+"""Reason and next step."""
+
+
 class Cloud(Protocol):
     """What the node needs of edgehub."""
 
@@ -48,7 +52,7 @@ class CloudRefused(TransientError):
     """The cloud answered with an API error. `code` is its HTTP status, 0 when it sent none."""
 
     def __init__(self, message: str, *, code: int) -> None:
-        super().__init__(message)
+        super().__init__(message, next_step="it is tried again; if it stays so, see the cloud's log")
         self.code = code
 
 
@@ -94,9 +98,11 @@ class Node:
 
     async def start(self) -> None:
         self._machine = await asyncio.to_thread(read_machine, self._directory)
-        self._condition.set(State.DEGRADED, "not registered yet")
         if self._cloud.connected:
+            self._condition.set(State.STARTING, "registering")
             self._up.set()
+        else:
+            self._condition.set(State.DEGRADED, *NO_LINK)
         self._scope.spawn(self._run(), name="report")
 
     async def stop(self) -> None:
@@ -113,6 +119,7 @@ class Node:
             self._wake.set()
         else:
             self._up.clear()
+            self._condition.set(State.DEGRADED, *NO_LINK)
 
     async def _run(self) -> None:
         retry = Backoff(initial=1.0, maximum=self._heartbeat)
@@ -123,9 +130,10 @@ class Node:
             try:
                 await self._beat()
             except ApplianceError as error:
-                if self._condition.reason != error.message:
-                    self._log.warning("node not reported", reason=error.message)
-                self._condition.degrade(error)
+                if self._up.is_set():  # otherwise the link broke meanwhile, which has been said
+                    if self._condition.reason != error.message:
+                        self._log.warning("node not reported", reason=error.message)
+                    self._condition.degrade(error)
                 delay = retry.next_delay()
             else:
                 retry.reset()

@@ -143,7 +143,7 @@ class EdgeHub:
     async def start(self) -> None:
         """Read the identity and begin; connecting goes on in the background."""
         await self._keeper.load()
-        self._condition.set(State.DEGRADED, "connecting")
+        self._condition.set(State.STARTING, "connecting")
         self._inboxes = {}
         for group, receiver in self._receivers.items():
             inbox: asyncio.Queue[Message] = asyncio.Queue(MAX_INBOX)
@@ -236,7 +236,7 @@ class EdgeHub:
     def _report(self, error: ApplianceError) -> None:
         problem = self._keeper.problem
         reason = error.message if problem is None else f"{error.message}; {problem.message}"
-        step = error.next_step if problem is None else problem.next_step
+        step = (error if problem is None else problem).next_step or "nothing yet: it is tried again, again and again"
         if (self._condition.state, self._condition.reason) != (State.DEGRADED, reason):
             self._log.warning("no link to the cloud", reason=reason, next_step=step)
         self._condition.set(State.DEGRADED, reason, step)

@@ -42,6 +42,8 @@ OPEN_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 1.0
 WRITE_HIGH = 256 * 1024
 
+_PORT_STEP = "check that this is the message port of a KubeEdge cloud (10000)"
+
 MAX_FRAGMENTS = 16384
 """Fragments of one message; KubeEdge's are of 4082 bytes (reference 2.3), which makes some 4100 of the longest."""
 
@@ -221,9 +223,11 @@ class Link(asyncio.Protocol):
     def _refusal(self, exc: Exception | None, reason: str) -> Exception:
         failed = self._protocol.handshake_exc
         if isinstance(failed, InvalidStatus):
-            return LinkRefused(f"the cloud answered the upgrade with status {failed.response.status_code}")
+            return LinkRefused(
+                f"the cloud answered the upgrade with status {failed.response.status_code}", next_step=_PORT_STEP
+            )
         if isinstance(failed, InvalidHandshake):
-            return LinkRefused(f"the cloud's answer to the upgrade is wrong: {failed}")
+            return LinkRefused(f"the cloud's answer to the upgrade is wrong: {failed}", next_step=_PORT_STEP)
         if isinstance(exc, ssl.SSLError):
             # TLS 1.3: a client certificate that the cloud refuses shows only after our side is through.
             return refused_by_tls(exc)
@@ -315,7 +319,7 @@ def refused_by_tls(error: ssl.SSLError) -> LinkRefused:
         "the cloud does not accept this node's certificate: if it was removed or expired there, enrol again "
         "with `edgecore join`"
         if certificate
-        else "check that this is the message port of a KubeEdge cloud (10000)"
+        else _PORT_STEP
     )
     return LinkRefused(
         f"TLS with the cloud failed: {reason}",
@@ -354,7 +358,10 @@ async def open_link(
     except ssl.SSLError as error:
         raise refused_by_tls(error) from error
     except TimeoutError as error:
-        raise LinkRefused(f"{target.host}:{target.port} did not answer within {timeout:.0f} s") from error
+        raise LinkRefused(
+            f"{target.host}:{target.port} did not answer within {timeout:.0f} s",
+            next_step=f"check the network, and that no firewall drops TCP port {target.port}",
+        ) from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise LinkRefused(

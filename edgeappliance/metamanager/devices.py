@@ -108,7 +108,7 @@ class Devices:
         if not self._running:
             return Health(State.STOPPED, details=details)
         if self._problem:
-            return Health(State.DEGRADED, self._problem, details=details)
+            return Health(State.DEGRADED, self._problem, "it is tried again; see component store", details=details)
         if invalid or self._local_errors:
             first = next((f"{device}: {why}" for device, why in invalid.items()), "") or self._local_errors[0]
             return Health(State.DEGRADED, first, "correct the Device, its model or the file", details=details)

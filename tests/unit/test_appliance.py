@@ -124,7 +124,7 @@ async def test_a_cloud_that_is_away_keeps_nothing_from_starting(tmp_path: Path) 
     write_joined(chosen.state_path, Joined(f"127.0.0.1:{free_port()}", "", "edge-1"))
     async with asyncio.timeout(10), running(chosen):
         components = (await status(chosen))["components"]
-        assert components["edgehub"]["state"] == "degraded"
+        assert components["edgehub"]["state"] in ("starting", "degraded")
         assert components["edged"]["state"] == "degraded"
         assert components["devicetwin"]["state"] == "running"
 

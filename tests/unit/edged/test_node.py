@@ -8,6 +8,7 @@ from pathlib import Path
 from edgeappliance.edged.node import Node
 from edgeappliance.edgehub.hub import EdgeHub
 from edgeappliance.kernel.clock import SystemClock
+from edgeappliance.kernel.component import State
 from edgeappliance.kernel.supervisor import Supervisor
 from tests.support.edge_identity import NODE, edge
 from tests.support.kubeedge_cloud import KubeEdgeCloud
@@ -79,6 +80,26 @@ async def test_new_link_gets_the_full_status_at_once(kubeedge: KubeEdgeCloud, tm
             await kubeedge.wait(lambda cloud: len(cloud.messages(patch, "patch")) == 2)
         assert "nodeInfo" in kubeedge.messages(patch, "patch")[1].content
         assert len(kubeedge.messages(f"null/node/{NODE}", "insert")) == 1
+
+
+async def test_without_a_link_the_node_says_that_nobody_hears_it(kubeedge: KubeEdgeCloud, tmp_path: Path) -> None:
+    async with node(kubeedge, tmp_path) as part:
+        await kubeedge.wait(lambda cloud: cloud.messages(LEASE, "update"))
+        await state_of(part, State.RUNNING)
+        await kubeedge.stop_ws()
+        kubeedge.cut()
+        await state_of(part, State.DEGRADED)
+        await asyncio.sleep(0.3)  # as many heartbeats as would overwrite it
+        assert "not reached" in part.health().reason
+        assert part.health().next_step == "see component edgehub"
+        await kubeedge.start_ws()
+        await state_of(part, State.RUNNING)
+
+
+async def state_of(part: Node, state: State) -> None:
+    async with asyncio.timeout(10):
+        while part.health().state is not state:
+            await asyncio.sleep(0.01)
 
 
 async def test_known_node_is_no_error(kubeedge: KubeEdgeCloud, tmp_path: Path) -> None:

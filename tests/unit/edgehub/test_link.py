@@ -215,7 +215,7 @@ async def test_no_cloud_at_start_is_no_failure(kubeedge: KubeEdgeCloud, tmp_path
     before = time.monotonic()
     async with edge(kubeedge, tmp_path / "id") as running:
         assert time.monotonic() - before < 1.0
-        assert running.supervisor.health()["edgehub"].state is State.DEGRADED
+        assert running.supervisor.health()["edgehub"].state in (State.STARTING, State.DEGRADED)
         await kubeedge.start_ws()
         await running.connected()
 
