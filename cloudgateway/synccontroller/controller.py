@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Protocol
 
 from cloudgateway.kube.client import KubeClient, KubeObject
@@ -23,7 +23,7 @@ from cloudgateway.kube.resources import (
     find_by_kind,
 )
 from cloudgateway.kube.workqueue import WorkQueue
-from cloudgateway.synccontroller.decide import Action, SyncRecord, decide, parse_record
+from cloudgateway.synccontroller.decide import Action, SyncRecord, decide, node_of_record, parse_record
 from edgeappliance.kernel.clock import Clock, SystemClock
 from edgeappliance.kernel.component import Health, State
 from edgeappliance.kernel.errors import ApplianceError
@@ -39,6 +39,11 @@ _log = get_logger("synccontroller")
 
 # These are mirrored with their bodies by other controllers; one watch serves all.
 _WHOLE = (PODS, DEVICES, DEVICE_MODELS, NODES)
+_BREATH = 200
+"""Records after which a round lets others run: it looks at some ten thousand, a few microseconds each."""
+
+RecordKey = tuple[str, str]
+"""Namespace and name of a record."""
 
 
 class Hub(Protocol):
@@ -81,6 +86,8 @@ class SyncController:
         self._sent: dict[str, tuple[str, float]] = {}
         self._running = False
         self._records: tuple[Reflector, Reflector]
+        self._of_node: dict[str, dict[RecordKey, SyncRecord]] = {}
+        self._kinds: dict[tuple[str, str, bool], tuple[GVR, Reflector]] = {}
         self._nodes: Reflector
         self._subscriptions: list[Callable[[], None]] = []
         self._orphans = WorkQueue[tuple[GVR, str, str]]("orphaned-records", self._delete_record, workers=2)
@@ -92,6 +99,10 @@ class SyncController:
         )
         self._nodes = self._informers.of(Watched(NODES))
         self._subscriptions = [self._nodes.subscribe(on_delete=lambda node: self._node_deleted(key_of(node)[1]))]
+        for mirror in self._records:
+            self._subscriptions.append(
+                mirror.subscribe(on_add=self._put, on_update=lambda _, new: self._put(new), on_delete=self._drop)
+            )
         self._orphans.start(self._scope)
         self._scope.spawn(self._run(), name="rounds")
         self._running = True
@@ -103,6 +114,8 @@ class SyncController:
         self._subscriptions = []
         self._orphans.stop()
         self._sent.clear()
+        self._of_node.clear()
+        self._kinds.clear()
 
     def health(self) -> Health:
         if not self._running:
@@ -117,34 +130,52 @@ class SyncController:
         sent = 0
         now = self._clock.monotonic()
         self._sent = {name: entry for name, entry in self._sent.items() if now - entry[1] < self._patience}
-        for record in self._connected_records():
-            try:
-                sent += await self._repair(record, now)
-            except ApplianceError as error:
-                _log.warning("cannot repair", record=record.record, error=str(error))
+        looked = 0
+        for node in [node for node in self._of_node if self._hub.connected(node)]:
+            for record in list(self._of_node.get(node, {}).values()):
+                looked += 1
+                if looked % _BREATH == 0:
+                    await asyncio.sleep(0)
+                try:
+                    sent += await self._repair(record, now)
+                except ApplianceError as error:
+                    _log.warning("cannot repair", record=record.record, error=str(error))
         return sent
 
     async def _run(self) -> None:
         for mirror in (*self._records, self._nodes):
             await mirror.wait_synced()
-        self._find_orphans(lambda node: self._nodes.get("", node) is None)
+        for node in list(self._of_node):
+            if self._nodes.get("", node) is None:
+                self._node_deleted(node)
         while True:
             await self.round()
             await asyncio.sleep(self._interval)
 
-    def _all_records(self) -> Iterable[SyncRecord]:
-        for mirror in self._records:
-            for obj in mirror:
-                record = parse_record(obj)
-                if record is not None:
-                    yield record
+    def _put(self, obj: KubeObject) -> None:
+        record = parse_record(obj)
+        if record is not None:
+            self._of_node.setdefault(record.node, {})[record.namespace, record.record] = record
 
-    def _connected_records(self) -> list[SyncRecord]:
-        return [record for record in self._all_records() if self._hub.connected(record.node)]
+    def _drop(self, obj: KubeObject) -> None:
+        namespace, name = key_of(obj)
+        node = node_of_record(name)
+        records = self._of_node.get(node)
+        if records is not None and records.pop((namespace, name), None) is not None and not records:
+            del self._of_node[node]
+
+    def _kind(self, record: SyncRecord) -> tuple[GVR, Reflector]:
+        """The resource of the recorded object, and its mirror."""
+        key = (record.api_version, record.kind, bool(record.namespace))
+        known = self._kinds.get(key)
+        if known is None:
+            gvr = find_by_kind(record.api_version, record.kind, namespaced=bool(record.namespace))
+            known = (gvr, self._informers.of(Watched(gvr, metadata_only=gvr not in _WHOLE)))
+            self._kinds[key] = known
+        return known
 
     async def _repair(self, record: SyncRecord, now: float) -> int:
-        gvr = find_by_kind(record.api_version, record.kind, namespaced=bool(record.namespace))
-        mirror = self._informers.of(Watched(gvr, metadata_only=gvr not in _WHOLE))
+        gvr, mirror = self._kind(record)
         if not mirror.synced:
             return 0
         obj = mirror.get(record.namespace, record.name)
@@ -177,18 +208,12 @@ class SyncController:
             raise
 
     def _node_deleted(self, node: str) -> None:
-        self._find_orphans(lambda owner: owner == node)
-
-    def _find_orphans(self, gone: Callable[[str], bool]) -> None:
-        for mirror, gvr in zip(self._records, (OBJECT_SYNCS, CLUSTER_OBJECT_SYNCS), strict=True):
-            for obj in mirror:
-                record = parse_record(obj)
-                if record is not None and gone(record.node):
-                    self._orphans.add((gvr, record.namespace, record.record))
+        for namespace, name in self._of_node.get(node, {}):
+            self._orphans.add((OBJECT_SYNCS if namespace else CLUSTER_OBJECT_SYNCS, namespace, name))
 
     async def _delete_record(self, key: tuple[GVR, str, str]) -> None:
         gvr, namespace, name = key
-        if self._nodes.get("", name.rpartition(".")[0]) is not None:  # the node is back
+        if self._nodes.get("", node_of_record(name)) is not None:  # the node is back
             return
         try:
             await self._client.delete(gvr, namespace or None, name)

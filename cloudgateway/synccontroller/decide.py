@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-__all__ = ["Action", "SyncRecord", "decide", "parse_record"]
+__all__ = ["Action", "SyncRecord", "decide", "node_of_record", "parse_record"]
 
 
 class Action(Enum):
@@ -35,10 +35,10 @@ class SyncRecord:
 def parse_record(obj: Mapping[str, Any]) -> SyncRecord | None:
     """The record in an object; None when its name or spec is not one (made by hand)."""
     metadata, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
-    # Node names may contain dots, UIDs do not.
-    node, dot, uid = str(metadata["name"]).rpartition(".")
+    node = node_of_record(str(metadata["name"]))
+    uid = str(metadata["name"])[len(node) + 1 :]
     kind, name = str(spec.get("objectKind") or ""), str(spec.get("objectName") or "")
-    if not (dot and node and uid and kind and name):
+    if not (node and uid and kind and name):
         return None
     return SyncRecord(
         record=str(metadata["name"]),
@@ -52,6 +52,11 @@ def parse_record(obj: Mapping[str, Any]) -> SyncRecord | None:
     )
 
 
+def node_of_record(name: str) -> str:
+    """The node in the name of a record; "" when there is none. Node names may contain dots, UIDs do not."""
+    return name.rpartition(".")[0]
+
+
 def decide(record: SyncRecord, obj: Mapping[str, Any] | None) -> Action:
     """Compares a record with the object as it is now (None: there is none)."""
     if not record.version:
@@ -60,6 +65,8 @@ def decide(record: SyncRecord, obj: Mapping[str, Any] | None) -> Action:
         return Action.DELETE
     if not _belongs(record, obj):
         return Action.DELETE
+    if obj["metadata"].get("resourceVersion") == record.version:
+        return Action.NOTHING
     if _number(str(obj["metadata"].get("resourceVersion") or "")) > _number(record.version):
         return Action.UPDATE
     return Action.NOTHING
