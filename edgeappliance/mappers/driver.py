@@ -66,13 +66,14 @@ class Refused(DriverError):
     """The unit answered that it will not do this; it is alive.
 
     `splits`: a smaller request may do (an address of the block does not exist, too many at once).
-    `lasting`: asking again soon is pointless.
+    `lasting`: asking again soon is pointless; `busy`: asking again soon is the right thing.
     """
 
-    def __init__(self, text: str, *, splits: bool = False, lasting: bool = False) -> None:
+    def __init__(self, text: str, *, splits: bool = False, lasting: bool = False, busy: bool = False) -> None:
         super().__init__(text)
         self.splits = splits
         self.lasting = lasting
+        self.busy = busy
 
 
 class LineDown(DriverError):

@@ -9,6 +9,9 @@ from edgeappliance.mappers.planner import Learned, Span, plan
 from edgeappliance.mappers.points import Point, PointKey, Sample
 
 _RECHECK_S = 60.0
+_STRIKES = 3
+"""Failures in a row after which a request is at fault and not the line: devices that stay silent for, or answer
+nonsense to, addresses they do not have are common."""
 
 
 @dataclass(slots=True)
@@ -33,6 +36,8 @@ class Group:
     _begun: float | None = field(default=None, init=False)
     _plan: list[Block] | None = field(default=None, init=False)
     _refused: dict[Block, float] = field(default_factory=dict, init=False)
+    _strikes: dict[Block, tuple[int, int]] = field(default_factory=dict, init=False)
+    _failed: Block | None = field(default=None, init=False)
 
     @property
     def deadline(self) -> float:
@@ -54,6 +59,7 @@ class Group:
         """Change what is polled; a cycle that runs goes on with what stayed and what is new."""
         if points == self.points:
             return
+        self._strikes.clear()
         added = points.keys() - self.points.keys()
         self.points = dict(points)
         self._plan = None
@@ -73,6 +79,10 @@ class Group:
             self._begun = now
             self._open = set(self.points)
             self._todo = deque(self.blocks())
+            if self._failed is not None and self._failed in self._todo:
+                # One request that is never answered must not keep the others of the unit from being made.
+                self._todo.remove(self._failed)
+                self._todo.append(self._failed)
         return None if self.settle(now) else self._todo[0]
 
     def points_of(self, block: Block) -> list[Point]:
@@ -104,8 +114,23 @@ class Group:
         """A request that the unit will not answer is repeated rarely."""
         self._refused[block] = now + _RECHECK_S
 
-    def abandon(self, again: float) -> None:
-        """The unit is silent: drop the rest of the cycle and begin anew at `again`."""
+    def strike(self, block: Block, evidence: int) -> bool:
+        """A request failed. True when it is to blame: it failed a few times in a row, each with new `evidence` (a
+        number that grows) that the unit answers otherwise."""
+        count, before = self._strikes.get(block, (0, -1))
+        if evidence == before:
+            return False
+        self._strikes[block] = (count + 1, evidence)
+        return count + 1 >= _STRIKES
+
+    def answered(self, block: Block) -> None:
+        """A request brought values."""
+        self._strikes.pop(block, None)
+        self._refused.pop(block, None)
+
+    def abandon(self, again: float, failed: Block | None = None) -> None:
+        """The unit is silent: drop the rest of the cycle and begin anew at `again`, with `failed` as the last."""
+        self._failed = failed
         self._todo.clear()
         self._open.clear()
         self._begun = None
@@ -114,6 +139,7 @@ class Group:
     def forget(self) -> None:
         """The unit may be another one now: ask everything again."""
         self._refused.clear()
+        self._strikes.clear()
         self._plan = None
 
     def _planned(self, points: Iterable[Point]) -> list[Block]:
@@ -131,6 +157,8 @@ class Group:
         self._begun = None
         self.cycles += 1
         self.last_duration = now - begun
+        if begun < self.due:
+            return  # a cycle out of turn; the phase is kept
         if now > self.deadline:
             self.missed += 1
         # On time, the phase is kept; late, nothing is made up for: debts of one would be paid by the others.

@@ -160,16 +160,20 @@ class LineCore:
 
     def _poll_job(self, now: float) -> Job | float:
         soonest = now + 3600.0
-        ready: list[tuple[float, Group, Unit]] = []
+        ready: list[tuple[bool, float, Group, Unit]] = []
         for state in self._units.values():
             held = state.breaker.next_probe if state.breaker.silent else 0.0
+            # Whether it is the unit or only these addresses that are silent is found out with other ones.
+            doubted = state.breaker.failures == 1 and len(state.groups) > 1
             for group in state.groups.values():
-                begin = max(held, now if group.running else group.due)
+                suspect = doubted and group is state.suspect
+                begin = held if doubted and not suspect else max(held, now if group.running else group.due)
                 if begin <= now:
-                    ready.append((group.deadline, group, state))
-                soonest = min(soonest, begin)
-        ready.sort(key=lambda item: item[0])
-        for _, group, state in ready:
+                    ready.append((suspect, group.deadline, group, state))
+                else:
+                    soonest = min(soonest, begin)
+        ready.sort(key=lambda item: item[:2])
+        for _, _, group, state in ready:
             block = group.next_block(now)
             if block is not None:
                 self._polling = group
@@ -223,6 +227,11 @@ class LineCore:
     ) -> list[Event]:
         if isinstance(outcome, bytes):
             samples: list[Sample] = []
+            state.reads += 1
+            group.answered(block)
+            if block.space in state.learned and state.learned[block.space].readable(_span(block)):
+                for other in state.groups.values():
+                    other.replan()
             width = state.spaces[block.space].width
             for point in group.points_of(block):
                 begin = (point.span.start - block.start) * width
@@ -231,8 +240,16 @@ class LineCore:
             group.finish(block)
             return self._gathered(group, samples, now)
         if isinstance(outcome, Refused):
-            return self._poll_refused(state, group, block, outcome, now=now, now_ms=now_ms)
-        group.abandon(state.breaker.next_probe)
+            # Some devices say "device failure" where they mean an address that they do not have.
+            again_and_again = not (outcome.busy or outcome.lasting) and group.strike(block, self.figures.requests)
+            blamed = Refused(str(outcome), splits=True) if again_and_again else outcome
+            return self._poll_refused(state, group, block, blamed, now=now, now_ms=now_ms)
+        if group.strike(block, state.reads):
+            state.breaker.answered()
+            blamed = Refused(f"{outcome}, though it answers for other addresses", splits=True)
+            return self._poll_refused(state, group, block, blamed, now=now, now_ms=now_ms)
+        state.suspect = group
+        group.abandon(state.breaker.next_probe, block)
         return self._gathered(group, [], now)
 
     def _gathered(self, group: Group, samples: list[Sample], now: float) -> list[Event]:

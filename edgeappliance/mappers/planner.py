@@ -51,6 +51,13 @@ class Learned:
         self.cuts.clear()
         return len(inside) <= 1
 
+    def readable(self, block: Span) -> bool:
+        """A request succeeded. True when it was for a value that had been refused: the unit has changed."""
+        if block not in self.alone:
+            return False
+        self.alone.discard(block)
+        return True
+
     def forget(self) -> None:
         """The unit may be another one now."""
         self.alone.clear()

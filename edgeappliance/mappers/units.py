@@ -12,7 +12,10 @@ from edgeappliance.mappers.points import Point, PointKey
 
 @dataclass(slots=True)
 class Unit:
-    """What the line knows of one unit. `spaces` is shared with its groups and changed in place."""
+    """What the line knows of one unit. `spaces` is shared with its groups and changed in place.
+
+    `reads` counts the requests that brought values; `suspect` is the group whose request was not answered last.
+    """
 
     key: UnitKey
     profile: UnitProfile
@@ -23,6 +26,8 @@ class Unit:
     profiles: dict[str, UnitProfile] = field(default_factory=dict)
     groups: dict[float, Group] = field(default_factory=dict)
     announced: bool | None = None
+    reads: int = 0
+    suspect: Group | None = None
 
     def points(self) -> Iterable[Point]:
         """All values of the unit."""

@@ -4,6 +4,8 @@ from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
 
+import pytest
+
 from edgeappliance.kernel.clock import ManualClock
 from edgeappliance.mappers.codec import Codec, Raw, Shown
 from edgeappliance.mappers.driver import (
@@ -41,6 +43,8 @@ class Field:
         self.registers: dict[int, dict[int, int]] = {}
         self.dead: set[int] = set()
         self.broken: list[int] = []
+        self.mute: set[int] = set()
+        self.failing: set[int] = set()
         self.down = ""
         self.pace = pace
         self.jobs: list[tuple[float, Job]] = []
@@ -86,7 +90,12 @@ class Field:
         if unit in self.dead:
             self.clock.advance(job.timeout)
             return NoAnswer(f"no answer from unit {unit}")
+        if self.mute & set(range(block.start, block.end)):
+            self.clock.advance(job.timeout)
+            return NoAnswer(f"no answer from unit {unit}")
         self.clock.advance(self.pace)
+        if self.failing & set(range(block.start, block.end)):
+            return Refused("exception 4: device failure")
         if self.broken and self.broken.pop():
             return BadAnswer("noise")
         table = self.registers[unit]
@@ -222,6 +231,49 @@ def test_a_missing_register_is_found_and_costs_the_others_nothing() -> None:
     field.registers[1][5] = 55
     field.run(130.0)
     assert field.samples("p5")[-1].value == "55"
+
+
+@pytest.mark.parametrize("cycle", [1.0, 40.0], ids=["one group", "another group"])
+def test_addresses_that_a_unit_is_silent_for_cost_the_others_little(cycle: float) -> None:
+    """Devices that do not answer at all for what they do not have are common."""
+    field = Field()
+    field.mute = {2}
+    field.add(
+        *(point(f"p{address}", address, cycle=1.0 if address < 5 else cycle) for address in (*range(5), 300, 400))
+    )
+    field.run(180.0)
+    latest = {key[1]: sample for key, sample in field.core.latest().items()}
+    assert {name for name, sample in latest.items() if sample.quality is Quality.GOOD} == latest.keys() - {"p2"}
+    assert latest["p2"].quality is Quality.BAD
+    assert latest["p2"].reason == "no answer from unit 1, though it answers for other addresses"
+    assert [event.reachable for _, event in field.events if isinstance(event, Reachable)] == [True]
+    # From now on one time-out a minute; the values beside it keep their cycle.
+    asked, begun = len(field.jobs), field.now
+    field.run(120.0)
+    assert sum(job.block.start <= 2 < job.block.end for _, job in field.jobs[asked:]) <= 3
+    beside = [at for at, job in field.jobs[asked:] if job.block.start <= 3 < job.block.end]
+    assert len(beside) >= 110
+    assert max(after - before for before, after in pairwise([begun, *beside])) < 2.5
+    # It speaks now (another firmware): all is read together again.
+    field.mute.clear()
+    field.run(130.0)
+    assert field.core.latest()[("d", "p2")].quality is Quality.GOOD
+
+
+def test_a_device_failure_of_one_address_is_found() -> None:
+    field = Field()
+    field.failing = {4}
+    field.add(*(point(f"p{address}", address) for address in range(8)))
+    field.run(60.0)
+    latest = {key[1]: sample for key, sample in field.core.latest().items()}
+    assert {name for name, sample in latest.items() if sample.quality is Quality.GOOD} == latest.keys() - {"p4"}
+    assert latest["p4"].reason == "exception 4: device failure"
+    field.failing.clear()
+    field.run(130.0)
+    asked = len(field.jobs)
+    field.run(10.0)
+    assert field.core.latest()[("d", "p4")].quality is Quality.GOOD
+    assert len(field.jobs) - asked <= 11  # in one request again
 
 
 def test_a_write_overtakes_polls_and_is_read_back() -> None:
