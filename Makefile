@@ -2,7 +2,7 @@ PY := .venv/bin/python
 ONLY ?= all
 DEMO_SECONDS ?= 0
 
-.PHONY: demo test check unit faults bench lock clean help
+.PHONY: demo test check lint unit faults bench lock clean help
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -10,14 +10,16 @@ help: ## this list
 demo: ## a Modbus meter becomes a Device that kubectl shows and sets (DEMO_SECONDS=30 ends by itself)
 	@build/prepare demo && exec $(PY) -m tests.demo --seconds $(DEMO_SECONDS)
 
-test: ## everything: gates, then all tests against real parts
-	@build/prepare test && $(MAKE) --no-print-directory check && $(PY) -m pytest
+test: ## everything: the gates, then every test against real parts
+	@build/prepare test && $(MAKE) --no-print-directory lint && $(PY) -m pytest
 
-check: ## the gates: lint, format, types, imports
-	@.venv/bin/ruff check -q . && .venv/bin/ruff format -q --check . && .venv/bin/mypy --no-error-summary && .venv/bin/lint-imports --no-cache >/dev/null || { .venv/bin/lint-imports --no-cache | tail -30; exit 1; }
+check: lint unit ## the gates: lint, format, types, imports, unit tests
 
-unit: ## only the fast tests
-	@$(PY) -m pytest tests/unit -q
+lint: ## lint, format, types, import law
+	@.venv/bin/ruff check -q . && .venv/bin/ruff format -q --check . && .venv/bin/mypy --no-error-summary && .venv/bin/lint-imports --no-logo --no-cache
+
+unit: ## one package at a time, a minute or two
+	@$(PY) -m pytest -q tests/unit
 
 faults: ## 200 kills of each kind at random moments (FAULT_SEED repeats a run)
 	@FAULT_ROUNDS=200 $(PY) -m pytest tests/faults -s
