@@ -103,9 +103,12 @@ class Line:
             if not self._open():
                 continue
             self.failure = ""
-            self._core.line_up(now=self._clock.monotonic())
+            opened = self._clock.monotonic()
+            self._core.line_up(now=opened)
             while not self._stopping and self._step():
                 pass
+            # A port that opens and fails at once must not be opened a thousand times a second.
+            self._obey_until(opened + _REOPEN_S)
 
     def _open(self) -> bool:
         try:

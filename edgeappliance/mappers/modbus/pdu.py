@@ -22,7 +22,7 @@ from pymodbus.pdu.register_message import (
     WriteSingleRegisterRequest,
 )
 
-from edgeappliance.mappers.driver import Refused
+from edgeappliance.mappers.driver import DriverError, NoAnswer, Refused
 from edgeappliance.mappers.modbus.spaces import Space
 
 _READS: dict[Space, type[ModbusPDU]] = {
@@ -113,13 +113,16 @@ def exception_of(reply: bytes) -> int | None:
     return reply[1] if len(reply) == 2 and reply[0] & 0x80 else None
 
 
-def refusal(code: int) -> Refused:
-    """The error for an exception code, in words."""
+def refusal(code: int) -> DriverError:
+    """The error for an exception code, in words. Those of a gateway are about a unit that is not there."""
     words = _EXCEPTION_WORDS.get(code, "unknown")
+    if code in (ExcCodes.GATEWAY_PATH_UNAVIABLE, ExcCodes.GATEWAY_NO_RESPONSE):
+        return NoAnswer(f"exception {code}: {words}")
     return Refused(
         f"exception {code}: {words}",
         splits=code in _SMALLER_MAY_DO,
         lasting=code == ExcCodes.ILLEGAL_FUNCTION,
+        busy=code in (ExcCodes.ACKNOWLEDGE, ExcCodes.DEVICE_BUSY),
     )
 
 

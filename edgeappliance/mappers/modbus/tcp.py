@@ -5,6 +5,7 @@ import os
 import socket
 import struct
 import time
+from typing import Any
 
 from edgeappliance.mappers.driver import BadAnswer, LineDown, NoAnswer
 from edgeappliance.mappers.modbus.exchange import ModbusDriver
@@ -17,6 +18,14 @@ _LONGEST_PDU = 253
 _CONNECT_TIMEOUT_S = 3.0
 _SILENCES_TO_RECONNECT = 3
 """A half-open connection looks like silent units; a new one costs little."""
+
+
+class _Closed(Exception):
+    """The connection is over."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class TcpDriver(ModbusDriver):
@@ -36,7 +45,7 @@ class TcpDriver(ModbusDriver):
         """Connect. Raises LineDown."""
         try:
             self._socket = self._connected()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # a name that is none is a UnicodeError
             raise LineDown(f"{self._where}: {_why(error)}") from None
         self._waiter.watch(self._socket.fileno())
         self._silences = 0
@@ -62,10 +71,17 @@ class TcpDriver(ModbusDriver):
         return f"{self.settings.host}:{self.settings.port}"
 
     def _connected(self) -> socket.socket:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            self.settings.host, self.settings.port, type=socket.SOCK_STREAM
-        )[0]
-        connection = socket.socket(family, kind, protocol)
+        """A connection to the first address of the host that takes one."""
+        addresses = socket.getaddrinfo(self.settings.host, self.settings.port, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, address in addresses[:-1]:
+            try:
+                return self._connected_to(socket.socket(family, kind, protocol), address)
+            except OSError:
+                continue  # the last one's error is told
+        family, kind, protocol, _, address = addresses[-1]
+        return self._connected_to(socket.socket(family, kind, protocol), address)
+
+    def _connected_to(self, connection: socket.socket, address: Any) -> socket.socket:
         try:
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -82,30 +98,54 @@ class TcpDriver(ModbusDriver):
         return connection
 
     def _exchange(self, unit: int, request: Request, timeout: float) -> bytes:
+        """A connection that the device has closed is opened again: some allow one request on each, some close it when
+        nobody asked for a while, and gateways do it in place of an answer of a unit that is not there."""
+        for _ in range(2):
+            if self._socket is None:
+                self.open()
+            try:
+                return self._transact(unit, request, timeout)
+            except _Closed as closed:
+                self.close()
+                reason = closed.reason
+        raise NoAnswer(f"{self._where}: {reason} when unit {unit} was asked")
+
+    def _transact(self, unit: int, request: Request, timeout: float) -> bytes:
+        self._take_leftover()
         self._transaction = self._transaction % 0xFFFF + 1
-        header = _HEADER.pack(self._transaction, 0, len(request.pdu) + 1, unit)
+        self._send(_HEADER.pack(self._transaction, 0, len(request.pdu) + 1, unit) + request.pdu, timeout)
         deadline = time.monotonic() + timeout
-        self._send(header + request.pdu, timeout)
+        strangers = 0
         while True:
             reply = self._frame(deadline)
             if reply is None:
                 self._silences += 1
                 if self._silences >= _SILENCES_TO_RECONNECT:
-                    raise LineDown(f"{self._where}: no answer to {self._silences} requests")
-                raise NoAnswer(f"no answer from unit {unit} within {round(timeout * 1000)} ms")
-            self._silences = 0
+                    self.close()
+                odd = f" ({strangers} answers to other transactions came)" if strangers else ""
+                raise NoAnswer(f"no answer from unit {unit} within {round(timeout * 1000)} ms{odd}")
             transaction, sender, pdu = reply
             if transaction != self._transaction:
                 self.late += 1
+                strangers += 1
                 continue
+            self._silences = 0
             if sender != unit:
                 raise BadAnswer(f"unit {sender} answered in place of unit {unit}")
             if request.answered_by(pdu) or (exception_of(pdu) is not None and pdu[0] & 0x7F == request.function):
                 return pdu
             raise BadAnswer(f"unit {unit} answered {len(pdu)} bytes in place of {request.size}")
 
+    def _take_leftover(self) -> None:
+        """Late answers, or the news that the device has closed the connection meanwhile."""
+        while self._waiter.readable(0):
+            if self._frame(0.0) is None:
+                return
+            self.late += 1
+
     def _frame(self, deadline: float) -> tuple[int, int, bytes] | None:
-        """(transaction, unit, PDU) of the next frame; None when the time is over. Raises LineDown."""
+        """(transaction, unit, PDU) of the next frame; None when the time is over. Raises LineDown or _Closed."""
+        received = False
         while True:
             if len(self._buffer) >= _HEADER.size:
                 transaction, protocol, length, unit = _HEADER.unpack_from(self._buffer)
@@ -116,11 +156,13 @@ class TcpDriver(ModbusDriver):
                 if len(self._buffer) >= end:
                     pdu, self._buffer = self._buffer[_HEADER.size : end], self._buffer[end:]
                     return transaction, unit, pdu
-            if not self._waiter.readable(deadline - time.monotonic()):
+            left = deadline - time.monotonic()
+            if (received and left <= 0) or not self._waiter.readable(left):
                 if self._waiter.stopped:
                     raise LineDown("the mapper stops")
                 return None
             self._buffer += self._receive()
+            received = True
 
     def _receive(self) -> bytes:
         try:
@@ -128,9 +170,9 @@ class TcpDriver(ModbusDriver):
         except BlockingIOError:
             return b""
         except OSError as error:
-            raise LineDown(f"{self._where}: {_why(error)}") from None
+            raise _Closed(_why(error)) from None
         if not data:
-            raise LineDown(f"{self._where}: the device closed the connection")
+            raise _Closed("the device closed the connection")
         return data
 
     def _send(self, data: bytes, timeout: float) -> None:
@@ -141,7 +183,7 @@ class TcpDriver(ModbusDriver):
                 if not self._waiter.writable(self._connection.fileno(), timeout):
                     raise LineDown(f"{self._where}: does not take data") from None
             except OSError as error:
-                raise LineDown(f"{self._where}: {_why(error)}") from None
+                raise _Closed(_why(error)) from None
 
     @property
     def _connection(self) -> socket.socket:
@@ -150,5 +192,7 @@ class TcpDriver(ModbusDriver):
         return self._socket
 
 
-def _why(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+def _why(error: OSError | UnicodeError) -> str:
+    if isinstance(error, OSError) and error.errno and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

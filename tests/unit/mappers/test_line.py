@@ -1,12 +1,13 @@
 """The thread of a line: whatever a driver raises, the line comes back and the others never stop."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 from edgeappliance.kernel.clock import SystemClock
 from edgeappliance.mappers.codec import Codec, Raw, Shown
-from edgeappliance.mappers.driver import Block, SpaceCost, UnitProfile
+from edgeappliance.mappers.driver import Block, LineDown, SpaceCost, UnitProfile
 from edgeappliance.mappers.line import Line
 from edgeappliance.mappers.planner import Span
 from edgeappliance.mappers.points import Event, Point, ReportRule, Sample
@@ -83,3 +84,13 @@ def test_stop_closes_and_disposes_once() -> None:
     driver = Script(b"\0\1")
     run(driver, lambda seen: values(seen) == ["1"])
     assert (driver.opened, driver.closed, driver.disposed) == (1, 1, 1)
+
+
+def test_a_port_that_fails_as_soon_as_it_is_open_is_opened_at_a_measured_pace() -> None:
+    driver = Script(LineDown("unplugged"))
+    line = Line("test", driver, clock=SystemClock(), emit=lambda _events: None)
+    line.tell(lambda core, now: core.set_device("d", (POINT,), PROFILE, unit=1, now=now))
+    line.start()
+    time.sleep(1.2)
+    line.stop()
+    assert 1 <= driver.opened <= 4
