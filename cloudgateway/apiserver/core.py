@@ -1,5 +1,6 @@
 """The embedded API without a transport: one request in, one answer out."""
 
+import asyncio
 import platform
 from typing import Any
 
@@ -32,12 +33,16 @@ from edgeappliance.kubeapi.reading import Reader
 from edgeappliance.kubeapi.request import BODY_LIMIT, JSON, ApiRequest, ApiResponse, Target, User, accepted_views, flag
 from edgeappliance.kubeapi.request import parse_target as parse
 from edgeappliance.kubeapi.resources import Registry, ResourceType
+from edgeappliance.kubeapi.storage import Entry
 
 ADMIN_GROUP = "system:masters"
 GATEWAY = User("system:cloudgateway", (ADMIN_GROUP,))
 """The identity of cloudgateway's own controllers, which need no transport."""
 
-_PUBLIC = ("/healthz", "/livez", "/readyz", "/version")
+DELETED_AT_ONCE = 256
+"""Objects of a collection whose deletions share a commit."""
+
+_HEALTH = ("/healthz", "/livez", "/readyz")
 _SUBRESOURCES = {"namespaces": ("finalize",), "certificatesigningrequests.certificates.k8s.io": ("approval",)}
 _REFUSED_SUBRESOURCES = {
     ("serviceaccounts", "token"): "service account tokens are not issued by the embedded API of cloudgateway",
@@ -63,6 +68,7 @@ class ApiCore:
         definitions: Definitions,
         clock: Clock,
     ) -> None:
+        self._store = store
         self._registry = registry
         self._openapi = openapi
         self._reader = Reader(store, clock)
@@ -124,12 +130,20 @@ class ApiCore:
 
     async def _verb(self, request: ApiRequest, target: Target, resource: ResourceType) -> ApiResponse:
         method = request.method
-        if method in ("GET", "HEAD"):
-            if flag(request.query, "watch"):
-                return ApiResponse(200, self._reader.watch(request, target, resource))
-            if target.name:
-                return ApiResponse(200, self._reader.get(request, target, resource))
-            return ApiResponse(200, self._reader.collection(request, target, resource))
+        if method not in ("GET", "HEAD"):
+            try:
+                return await self._change(request, target, resource)
+            except StatusFailure:
+                await self._store.settled()  # a refusal may rest on writes that no read shows yet
+                raise
+        if flag(request.query, "watch"):
+            return ApiResponse(200, self._reader.watch(request, target, resource))
+        if target.name:
+            return ApiResponse(200, self._reader.get(request, target, resource))
+        return ApiResponse(200, self._reader.collection(request, target, resource))
+
+    async def _change(self, request: ApiRequest, target: Target, resource: ResourceType) -> ApiResponse:
+        method = request.method
         if method == "POST" and not target.name:
             return self._written(request, resource, await self.writer.create(request, target, resource))
         if method == "PUT" and target.name:
@@ -160,14 +174,20 @@ class ApiCore:
             raise method_not_allowed("the server does not allow this method on the requested resource")
         wanted = self._reader.filter(request, target, resource)
         response = self._reader.collection(request, target, resource)
-        for entry in self._reader.select(resource, wanted):
-            one = Target(target.group, target.version, target.resource, entry.namespace, entry.name)
-            try:
-                await self.writer.delete(request, one, resource)
-            except StatusFailure as failure:
-                if failure.reason != "NotFound":  # somebody else deleted it first: that is what was asked
-                    raise
+        entries = self._reader.select(resource, wanted)
+        for start in range(0, len(entries), DELETED_AT_ONCE):
+            await asyncio.gather(
+                *(self._delete_one(request, resource, entry) for entry in entries[start : start + DELETED_AT_ONCE])
+            )
         return ApiResponse(200, response)
+
+    async def _delete_one(self, request: ApiRequest, resource: ResourceType, entry: Entry) -> None:
+        one = Target(resource.group, resource.version, resource.plural, entry.namespace, entry.name)
+        try:
+            await self.writer.delete(request, one, resource)
+        except StatusFailure as failure:
+            if failure.reason != "NotFound":  # somebody else deleted it first: that is what was asked
+                raise
 
     # What is not a resource.
 
@@ -175,7 +195,7 @@ class ApiCore:
         path = request.path.rstrip("/") or "/"
         if path == "/version":
             return _json(_version_info())
-        if path.startswith(_PUBLIC[:3]):
+        if path in _HEALTH or path.startswith(tuple(f"{name}/" for name in _HEALTH)):
             if not self.ready:
                 return ApiResponse(500, b"not ready", "text/plain; charset=utf-8")
             return ApiResponse(200, b"ok", "text/plain; charset=utf-8")

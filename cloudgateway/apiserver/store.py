@@ -34,7 +34,6 @@ Row = tuple[str, str, str, int, bytes | None]
 @dataclass(slots=True, eq=False)
 class _Write:
     change: Change
-    after: Change | None
     durable: bool
     done: asyncio.Future[Entry]
 
@@ -92,6 +91,7 @@ class ObjectStore:
         self._uids: dict[str, Entry] = {}
         self._pending: dict[tuple[str, str, str], Change] = {}
         self._queue: deque[_Write] = deque()
+        self._batch: list[_Write] = []
         self._writing = False
         self._lazy: dict[tuple[str, str, str], Row] = {}
         self._wake = asyncio.Event()
@@ -199,7 +199,7 @@ class ObjectStore:
         change = Change(kind, entry, base, version)
         done: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
         place = (resource, entry.namespace, entry.name)
-        write = _Write(change, self._pending.get(place), durable, done)
+        write = _Write(change, durable, done)
         if not durable and not self._queue and not self._writing:
             self._apply(write, keep=True)
             return done
@@ -207,6 +207,18 @@ class ObjectStore:
         self._queue.append(write)
         self._wake.set()
         return done
+
+    async def settled(self) -> None:
+        """Return when every write that `head` shows now is visible.
+
+        An answer that rests on a head (AlreadyExists, Conflict, "nothing to change") is told only then: it must
+        neither run ahead of what a read shows nor promise what is not on disk. Raises StorageError when the disk
+        refused a write that was waited for.
+        """
+        if self._queue:
+            await asyncio.shield(self._queue[-1].done)
+        elif self._batch:
+            await asyncio.shield(self._batch[-1].done)
 
     def _apply(self, write: _Write, *, keep: bool) -> None:
         """Make a write visible; `keep` remembers it for the next batch because it is not on disk yet."""
@@ -246,15 +258,16 @@ class ObjectStore:
             await self._wake.wait()
             self._wake.clear()
             if not self._queue and self._lazy:
-                await self._linger()
+                await self._linger(LAZY_INTERVAL)
             try:
                 await self._flush()
             except StorageError as error:
                 self._log.error("changes could not be written", error=error)
                 if self._lazy:
                     await self._linger(RETRY_INTERVAL)
+                    self._wake.set()  # whatever ended the pause: what waits is tried again
 
-    async def _linger(self, seconds: float = LAZY_INTERVAL) -> None:
+    async def _linger(self, seconds: float) -> None:
         """Let changes that are in no hurry gather until a durable write comes."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
@@ -290,7 +303,7 @@ class ObjectStore:
             if reserve:
                 transaction.execute("UPDATE revision SET reserved = ?", (reserve,))
 
-        self._writing = True
+        self._writing, self._batch = True, batch
         try:
             await self._database.write(work, durable=bool(batch) or bool(reserve))
         except StorageError as error:
@@ -298,26 +311,24 @@ class ObjectStore:
             self._fail(batch, error)
             raise
         finally:
-            self._writing = False
+            self._writing, self._batch = False, []
         self._reserved = max(self._reserved, reserve)
         for write in batch:
             self._apply(write, keep=False)
 
     def _fail(self, batch: list[_Write], error: StorageError) -> None:
-        """Undo a batch that the disk refused, and what has been built on it since."""
-        lost = {id(write.change) for write in batch}
-        for write in [*batch, *self._queue]:
-            if id(write.change) not in lost and id(write.after) not in lost:
-                continue
-            lost.add(id(write.change))
-            if write not in batch:
-                self._queue.remove(write)
-            entry = write.change.entry
-            place = (entry.resource, entry.namespace, entry.name)
-            if self._pending.get(place) is write.change:
-                del self._pending[place]
+        """Undo a batch that the disk refused, and what came after it.
+
+        A later write may rest on a lost one in ways that nobody can list: on the same object, on its namespace,
+        on the definition of its kind.
+        """
+        lost = [*batch, *self._queue]
+        self._queue.clear()
+        self._pending.clear()
+        for write in lost:
             if not write.done.done():
                 write.done.set_exception(error)
+                write.done.exception()  # its client may have left; the failure is in the log
 
     def stop(self) -> None:
         """Let `run` finish the batch at hand and return."""

@@ -191,6 +191,7 @@ class Writer:
         gone = finished(value)
         value["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
         if value == old and not gone:
+            await self._store.settled()  # what is there already may still be on its way to the disk
             return Written(entry, warnings)  # as upstream: nothing changed, no new resourceVersion, no event
         if dry:
             return Written(self._unsaved(resource, value), warnings)
@@ -389,6 +390,7 @@ class Writer:
         if resource.key == "namespaces":
             value["status"] = {**value.get("status", {}), "phase": "Terminating"}
         if value == before or dry:
+            await self._store.settled()
             return entry, False
         if resource.custom or resource.generation:
             metadata["generation"] = int(metadata.get("generation", 0)) + 1
