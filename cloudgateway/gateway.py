@@ -1,5 +1,6 @@
 """The composition root of cloudgateway: the only place that builds its parts and joins them."""
 
+import asyncio
 import secrets
 import socket
 from collections.abc import Callable, Mapping
@@ -113,13 +114,14 @@ class Gateway:
     def _compose(self, api: Api) -> None:
         settings, clock, add = self._settings, self._clock, self._supervisor.add
         client = api.client
+        installed: asyncio.Event | None = None
         if api.embedded is not None:
             embedded = api.embedded
             add("api", lambda tasks: Existing(embedded.health))
         else:
             crds = settings.kubernetes.install_crds
-            add("cluster", lambda tasks: Preparation(client, crds=crds, tasks=tasks))
-        informers = add("mirrors", lambda tasks: Mirrors(Informers(client, tasks))).informers
+            installed = add("cluster", lambda tasks: Preparation(client, crds=crds, tasks=tasks)).installed
+        informers = add("mirrors", lambda tasks: Mirrors(Informers(client, tasks, ready=installed))).informers
         self._compose_onboarding(client)
         relations = add("relations", lambda tasks: Relations(informers, volumes=api.embedded is None))
         records = add("records", lambda tasks: RecordBook(api=client, informers=informers, tasks=tasks))

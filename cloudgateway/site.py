@@ -123,6 +123,10 @@ class Preparation:
         self._tasks = tasks
         self._done = False
         self._trouble: ApplianceError | None = None
+        self.installed = asyncio.Event()
+        """Set when the custom resources are there, as far as it is ours to install them."""
+        if not crds:
+            self.installed.set()
         self._log = get_logger("kube")
 
     async def start(self) -> None:
@@ -148,6 +152,7 @@ class Preparation:
             try:
                 await prepare(self._client, crds=self._crds)
                 self._done = True
+                self.installed.set()
             except ApplianceError as error:
                 if self._trouble is None or self._trouble.message != error.message:
                     self._log.warning("cluster not prepared", error=error)
@@ -171,7 +176,10 @@ class Mirrors:
     def health(self) -> Health:
         troubles = self.informers.troubles()
         if troubles:
-            text = "; ".join(f"{resource}: {trouble}" for resource, trouble in sorted(troubles.items()))
+            alike: dict[str, list[str]] = {}  # a server that is away says the same of every resource
+            for resource, trouble in sorted(troubles.items()):
+                alike.setdefault(trouble, []).append(resource)
+            text = "; ".join(f"{trouble} ({', '.join(names)})" for trouble, names in alike.items())
             return Health(
                 State.DEGRADED, text, "check the API server; are the CRDs installed? (cloudgateway crds install)"
             )

@@ -8,13 +8,13 @@ import socket
 import sys
 import warnings
 
+from cloudgateway.cli.troubles import Troubles
 from cloudgateway.config import GatewaySettings
 from cloudgateway.gateway import Gateway
 from edgeappliance.kernel import log
-from edgeappliance.kernel.component import State
 
 _PATIENCE = 1.0
-"""Seconds between looks at what keeps the gateway from listening."""
+"""Seconds between looks at what keeps the gateway from its job."""
 
 
 def run_forever(config: GatewaySettings) -> int:
@@ -44,36 +44,46 @@ async def _run(config: GatewaySettings) -> None:
         loop.add_signal_handler(number, ended.set)
     gateway = Gateway(config)
     await gateway.start()
+    told = [
+        asyncio.create_task(_announce(gateway), name="announce"),
+        asyncio.create_task(_watch_health(gateway, plain=config.log.format == "text"), name="health"),
+    ]
     try:
-        announce = asyncio.create_task(_announce(gateway), name="announce")
         await ended.wait()
-        announce.cancel()
         _notify("STOPPING=1")
     finally:
+        for task in told:
+            task.cancel()
+        await asyncio.gather(*told, return_exceptions=True)
         await gateway.stop()
 
 
 async def _announce(gateway: Gateway) -> None:
-    """Say where it listens, once it does; until then say what keeps it from listening, each thing once."""
-    said: set[str] = set()
-    while True:
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                await gateway.wait_listening()
-            break
-        except TimeoutError:
-            for name, health in gateway.health().items():
-                if health.state in (State.FAILED, State.DEGRADED) and health.reason not in said:
-                    said.add(health.reason)
-                    print(f"cloudgateway: {name}: {health.reason}", file=sys.stderr)
-                    if health.next_step:
-                        print(f"  what to do: {health.next_step}", file=sys.stderr)
+    """Say where it listens, once it does."""
+    await gateway.wait_listening()
     for line in gateway.listening():
         print(line, flush=True)
     print(
         "new edge        cloudgateway token create, then on the box: edgecore join --cloud HOST --token T", flush=True
     )
     _notify("READY=1")
+
+
+async def _watch_health(gateway: Gateway, *, plain: bool) -> None:
+    """Say what keeps it from its job, each thing once, and when it is over."""
+    troubles, logger = Troubles(), log.get_logger("gateway")
+    while True:
+        await asyncio.sleep(_PATIENCE)
+        fresh, well = troubles.look(gateway.health())
+        for name, health in fresh.items():
+            if not plain:
+                logger.warning("trouble", component=name, reason=health.reason, next_step=health.next_step)
+                continue
+            print(f"cloudgateway: {name}: {health.reason}", file=sys.stderr)
+            if health.next_step:
+                print(f"  what to do: {health.next_step}", file=sys.stderr)
+        for name in well:
+            logger.info("well again", component=name)
 
 
 def _notify(state: str) -> None:

@@ -295,6 +295,7 @@ class DeviceController:
 
     async def _begin_statuses(self) -> None:
         """Learns which statuses exist with one list, so that a start does not ask for each device."""
+        await self._devices.wait_synced()
         try:
             found = await self._client.list(DEVICE_STATUSES, metadata_only=True)
         except ApiError as error:

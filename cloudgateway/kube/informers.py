@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
@@ -20,9 +21,11 @@ class Spawner(Protocol):
 class Informers:
     """Gives each controller the mirror it asks for; a mirror runs from its first use until the scope ends."""
 
-    def __init__(self, client: KubeClient, scope: Spawner) -> None:
+    def __init__(self, client: KubeClient, scope: Spawner, *, ready: asyncio.Event | None = None) -> None:
+        """Nothing is asked of the API before `ready` is set: what is to be mirrored may be installed first."""
         self._client = client
         self._scope = scope
+        self._ready = ready
         self._running: dict[Watched, Reflector] = {}
         self._paused = False
 
@@ -56,4 +59,9 @@ class Informers:
             self._spawn(watched, reflector)
 
     def _spawn(self, watched: Watched, reflector: Reflector) -> None:
-        self._scope.spawn(reflector.run(), name=f"watch-{watched.gvr.group_resource}")
+        self._scope.spawn(self._run(reflector), name=f"watch-{watched.gvr.group_resource}")
+
+    async def _run(self, reflector: Reflector) -> None:
+        if self._ready is not None:
+            await self._ready.wait()
+        await reflector.run()

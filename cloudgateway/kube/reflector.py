@@ -18,6 +18,9 @@ __all__ = ["Key", "Reflector", "Watched", "key_of", "slim"]
 
 _log = get_logger("kube.reflector")
 
+_NEWBORN = 6.0
+"""Seconds for which a resource may be missing before that is trouble: its definition may just be on its way."""
+
 Key = tuple[str, str]
 """Namespace ("" for cluster-scoped objects) and name."""
 
@@ -85,6 +88,7 @@ class Reflector:
         self._subscribers: list[_Subscriber] = []
         self._synced = asyncio.Event()
         self._version = ""
+        self._missing_since: float | None = None
         self.last_error = ""
 
     @property
@@ -153,14 +157,24 @@ class Reflector:
                     self._version = ""
                     if loop.time() - started >= 1.0:
                         continue
+                elif error.not_found:
+                    self._missing(loop.time())
                 else:
-                    self._report(error)
+                    self._report(error.message)
             except TransientError as error:
-                self._report(error)
+                # Every mirror says the same when a server is away; `Mirrors.health` says it once for all of them.
+                _log.debug("cannot watch", resource=self.gvr.group_resource, error=error.message)
+                self.last_error = error.message
             await asyncio.sleep(self._backoff.next_delay())
 
-    def _report(self, error: Exception) -> None:
-        text = str(error)
+    def _missing(self, now: float) -> None:
+        """The API has no such resource. Its text is a bare "404 page not found", which says nothing to anybody."""
+        if self._missing_since is None:
+            self._missing_since = now
+        if now - self._missing_since >= _NEWBORN:
+            self._report("the API does not serve this resource")
+
+    def _report(self, text: str) -> None:
         if text != self.last_error:  # once per kind of trouble, not once per attempt
             _log.warning("cannot watch", resource=self.gvr.group_resource, error=text)
         self.last_error = text
@@ -180,6 +194,7 @@ class Reflector:
         for key, item in fresh.items():
             self._put(key, item)
         self._version = listed.resource_version
+        self._missing_since = None
         self.last_error = ""
         self._synced.set()
 

@@ -32,3 +32,13 @@ async def test_subscribers_hear_after_a_restart_what_happened_meanwhile(
     informers.resume()
     assert len(scope) == 1
     assert informers.troubles() == {}
+
+
+async def test_nothing_is_asked_before_it_can_be_there(local_client: KubeClient, scope: TaskScope) -> None:
+    installed = asyncio.Event()
+    informers = Informers(local_client, scope, ready=installed)
+    mirror = informers.of(Watched(CONFIGMAPS, "default"))
+    await asyncio.sleep(0.05)
+    assert not mirror.synced
+    installed.set()
+    await asyncio.wait_for(mirror.wait_synced(), 10)

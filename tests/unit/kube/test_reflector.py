@@ -6,11 +6,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
+import pytest
 
+from cloudgateway.kube import reflector
 from cloudgateway.kube.client import KubeClient
 from cloudgateway.kube.errors import ApiUnavailable, api_error
 from cloudgateway.kube.reflector import Reflector, Watched
-from cloudgateway.kube.resources import CONFIGMAPS
+from cloudgateway.kube.resources import CONFIGMAPS, DEVICES
 from cloudgateway.kube.transport import Request, Response
 from edgeappliance.kernel.backoff import Backoff
 from edgeappliance.kernel.supervisor import TaskScope
@@ -213,3 +215,20 @@ async def test_a_busy_server_is_asked_again() -> None:
     script = Script([busy, busy, page(10)], [])
     assert (await KubeClient(script).list(CONFIGMAPS)).items == []
     assert len(script.requests) == 3
+
+
+async def test_a_resource_that_is_just_being_installed_is_no_trouble(
+    scope: TaskScope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = api_error(404, b"404 page not found\n")
+    mirror, _ = await run(Script([missing, missing, page(10)], [[]]), scope)
+    assert mirror.last_error == ""
+    monkeypatch.setattr(reflector, "_NEWBORN", 0.0)
+    script = Script([missing] * 50, [])
+    lasting = Reflector(KubeClient(script), Watched(DEVICES), backoff=Backoff(initial=0.001, maximum=0.002))
+    scope.spawn(lasting.run(), name="lasting")
+    async with asyncio.timeout(5):
+        while not lasting.last_error:
+            await asyncio.sleep(0)
+    assert lasting.last_error == "the API does not serve this resource"
+    await scope.cancel()
