@@ -45,10 +45,14 @@ LATE = 10
 
 
 class Appliance:
-    """edgecore as a whole: `start`, `stop`, and what it says of itself."""
+    """edgecore as a whole: `start`, `stop`, and what it says of itself.
 
-    def __init__(self, config: EdgeSettings, *, clock: Clock | None = None) -> None:
+    suspect: the appliance before this one found the database damaged.
+    """
+
+    def __init__(self, config: EdgeSettings, *, clock: Clock | None = None, suspect: bool = False) -> None:
         self._config = config
+        self._suspect = suspect
         self._clock = clock or SystemClock()
         self._began = time.monotonic()
         self._locks: list[TextIO] = []
@@ -65,7 +69,7 @@ class Appliance:
         try:
             await asyncio.to_thread(self._prepare)
             self._place = place(self._config)
-            self._database = await open_store(self._config.state_path)
+            self._database = await open_store(self._config.state_path, suspect=self._suspect)
             self._compose(self._database, await store_identity(self._database))
             await self._supervisor.start()
         except BaseException:
@@ -81,6 +85,8 @@ class Appliance:
 
     async def stop(self) -> None:
         """Stop every part in reverse order; idempotent."""
+        if self._database is not None:
+            self._log.info("edgecore stops")
         await self._supervisor.stop()
         if self._database is not None:
             await self._database.close()

@@ -8,6 +8,7 @@ import socket
 from edgeappliance.appliance import Appliance
 from edgeappliance.config.settings import EdgeSettings
 from edgeappliance.kernel import log
+from edgeappliance.kernel.backoff import Backoff
 from edgeappliance.kernel.errors import OperatorError
 
 
@@ -37,8 +38,11 @@ async def _run(config: EdgeSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
+    pause = Backoff(initial=1.0, maximum=60.0)
+    suspect = False
     while not ended.is_set():
-        appliance = Appliance(config)
+        appliance = Appliance(config, suspect=suspect)
+        began = loop.time()
         await appliance.start()
         try:
             notify("READY=1")
@@ -47,6 +51,19 @@ async def _run(config: EdgeSettings) -> None:
             if ended.is_set():
                 notify("STOPPING=1")
             await appliance.stop()
+        # Only a damaged database leads here before a signal. One that is so again at once must not make a storm.
+        suspect = True
+        pause.succeeded(loop.time() - began)
+        await _at_most(pause.next_delay(), ended)
+
+
+async def _at_most(seconds: float, event: asyncio.Event) -> None:
+    """Wait for the event, but not longer than that."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return
 
 
 async def _until(ended: asyncio.Event, appliance: Appliance) -> None:

@@ -112,15 +112,17 @@ class Database:
             thread.start()
 
     @classmethod
-    async def open(cls, path: Path, *, schema: str) -> "Database":
+    async def open(cls, path: Path, *, schema: str, suspect: bool = False) -> "Database":
         """Open or create the file and bring it to the newest schema.
 
         `schema` is a package whose `NNN_name.sql` files are the versions, in order. A damaged file is moved aside
-        and a new one made (`recovered` says where). Raises OperatorError for a file of a newer version, StorageError
-        when the file system refuses.
+        and a new one made (`recovered` says where). `suspect`: it was found damaged while in use, so indexes are
+        compared with their tables as well; the check at every start leaves that out because it takes long. Raises
+        OperatorError for a file of a newer version, StorageError when the file system refuses.
         """
         path = Path(path)
-        writer, reader, recovered = await asyncio.to_thread(_open, path, _migrations(schema))
+        check = "integrity_check" if suspect else "quick_check"
+        writer, reader, recovered = await asyncio.to_thread(_open, path, _migrations(schema), check)
         return cls(path, writer, reader, recovered)
 
     async def write(self, work: Callable[[Transaction], T], *, durable: bool) -> T:
@@ -273,15 +275,17 @@ def _migrations(schema: str) -> list[tuple[int, str]]:
     return found
 
 
-def _open(path: Path, migrations: list[tuple[int, str]]) -> tuple[apsw.Connection, apsw.Connection, Path | None]:
+def _open(
+    path: Path, migrations: list[tuple[int, str]], check: str
+) -> tuple[apsw.Connection, apsw.Connection, Path | None]:
     recovered = None
     try:
-        writer = _connect(path, migrations)
+        writer = _connect(path, migrations, check)
     except (apsw.CorruptError, apsw.NotADBError) as error:
         recovered = _move_aside(path)
         get_logger("database").error("damaged database moved aside", file=path, kept=recovered, error=error)
         try:
-            writer = _connect(path, migrations)
+            writer = _connect(path, migrations, check)
         except apsw.Error as again:
             raise _translate(again) from None
     except apsw.Error as error:
@@ -295,16 +299,16 @@ def _open(path: Path, migrations: list[tuple[int, str]]) -> tuple[apsw.Connectio
     return writer, reader, recovered
 
 
-def _connect(path: Path, migrations: list[tuple[int, str]]) -> apsw.Connection:
+def _connect(path: Path, migrations: list[tuple[int, str]], check: str) -> apsw.Connection:
     connection = apsw.Connection(str(path))
     try:
         connection.set_busy_timeout(BUSY_MS)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA journal_size_limit=4194304")
-        check = list(connection.execute("PRAGMA quick_check(1)"))
-        if check != [("ok",)]:
-            raise apsw.CorruptError(f"quick_check: {check[0][0] if check else 'no answer'}")
+        found = list(connection.execute(f"PRAGMA {check}(1)"))
+        if found != [("ok",)]:
+            raise apsw.CorruptError(f"{check}: {found[0][0] if found else 'no answer'}")
         _migrate(connection, migrations, path)
     except BaseException:
         connection.close()

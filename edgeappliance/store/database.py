@@ -10,15 +10,16 @@ from edgeappliance.kernel.errors import OperatorError
 FILE_NAME = "edge.db"
 
 
-async def open_store(directory: Path) -> Database:
+async def open_store(directory: Path, *, suspect: bool = False) -> Database:
     """Open (and create or migrate) the edge's database in `directory`.
 
     A file that SQLite cannot read is kept aside by the kernel and named in `Database.recovered`; the
-    caller reports it, the cloud and the field fill the new file again. Raises StorageError, OperatorError.
+    caller reports it, the cloud and the field fill the new file again. `suspect`: it was found damaged while in
+    use; look closely. Raises StorageError, OperatorError.
     """
     path = directory / FILE_NAME
     await asyncio.to_thread(_make_private, path, create=True)
-    database = await Database.open(path, schema="edgeappliance.store.schema")
+    database = await Database.open(path, schema="edgeappliance.store.schema", suspect=suspect)
     if database.recovered is not None:
         await asyncio.to_thread(_make_private, path, create=False)
     return database

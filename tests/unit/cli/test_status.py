@@ -1,13 +1,18 @@
 """What `status` and `devices` show of a report, and what the daemon's outermost ring does."""
 
+import asyncio
+import os
+import signal
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgeappliance.cli import run
 from edgeappliance.cli.run import notify
 from edgeappliance.cli.status import figures, render_device, render_status, size, span, table
+from edgeappliance.config.settings import EdgeSettings
 
 NOW_MS = 1_800_000_000_000
 
@@ -140,3 +145,35 @@ def test_systemd_is_told_when_it_asked(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_systemd_that_is_gone_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
     notify("STOPPING=1")
+
+
+async def test_a_database_that_stays_damaged_makes_no_storm_of_restarts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon's outermost ring: the next appliance looks closely, and each waits longer than the one before."""
+    made: list[tuple[float, bool]] = []
+    third = asyncio.Event()
+
+    class Damaged:
+        def __init__(self, config: EdgeSettings, *, suspect: bool) -> None:
+            made.append((asyncio.get_running_loop().time(), suspect))
+            if len(made) == 3:
+                third.set()
+
+        async def start(self) -> None: ...
+
+        async def damaged(self) -> None: ...
+
+        async def stop(self) -> None: ...
+
+    monkeypatch.setattr(run, "Appliance", Damaged)
+    ring = asyncio.create_task(run._run(EdgeSettings()))
+    async with asyncio.timeout(20):
+        await third.wait()
+    os.kill(os.getpid(), signal.SIGTERM)
+    async with asyncio.timeout(1):
+        await ring
+    assert [suspect for _, suspect in made] == [False, True, True]
+    first, second, last = (when for when, _ in made)
+    assert second - first >= 0.8
+    assert last - second >= 1.6

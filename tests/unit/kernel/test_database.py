@@ -1,7 +1,9 @@
 """One writer, two durability classes, nothing lost on an error."""
 
 import asyncio
+import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -149,3 +151,22 @@ async def test_a_durable_write_survives_kill_9(tmp_path: Path) -> None:
     stored = await db.read(keys)
     assert stored[: acknowledged + 1] == [f"k{i:06}" for i in range(acknowledged + 1)]
     await db.close()
+
+
+async def test_an_index_that_lost_rows_is_found_when_the_file_is_suspect(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    db = await Database.open(path, schema=ONE)
+    await db.write(lambda tx: tx.execute("CREATE INDEX item_by_value ON item (value)"), durable=True)
+    await db.write(put("a"), durable=True)
+    await db.close()
+    with contextlib.closing(sqlite3.connect(path)) as raw, raw:  # the index says that it is of another column
+        raw.execute("PRAGMA writable_schema=ON")
+        raw.execute(
+            "UPDATE sqlite_schema SET sql='CREATE INDEX item_by_value ON item (key)' WHERE name='item_by_value'"
+        )
+    usual = await Database.open(path, schema=ONE)
+    await usual.close()
+    assert usual.recovered is None  # the quick check does not compare
+    close = await Database.open(path, schema=ONE, suspect=True)
+    await close.close()
+    assert close.recovered is not None
