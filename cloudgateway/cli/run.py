@@ -1,6 +1,7 @@
 """`cloudgateway run`: the daemon's outermost ring: event loop, signals, systemd."""
 
 import asyncio
+import logging
 import os
 import resource
 import signal
@@ -8,6 +9,7 @@ import socket
 import sys
 import warnings
 
+from cloudgateway.cli.crowd import Crowd
 from cloudgateway.cli.troubles import Troubles
 from cloudgateway.config import GatewaySettings
 from cloudgateway.gateway import Gateway
@@ -27,7 +29,14 @@ def run_forever(config: GatewaySettings) -> int:
     # cryptography's opinion on node names of more than 52 characters, which Go and Kubernetes allow.
     warnings.filterwarnings("ignore", "Attribute's length must be", UserWarning)
     _raise_file_limit()
-    asyncio.run(_run(config))
+    crowd = Crowd()
+    if config.log.level != "debug":  # who asks for everything gets it
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(crowd)
+    try:
+        asyncio.run(_run(config, crowd))
+    finally:
+        crowd.flush(everything=True)
     return 0
 
 
@@ -37,7 +46,7 @@ def _raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _run(config: GatewaySettings) -> None:
+async def _run(config: GatewaySettings, crowd: Crowd) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -47,6 +56,7 @@ async def _run(config: GatewaySettings) -> None:
     told = [
         asyncio.create_task(_announce(gateway), name="announce"),
         asyncio.create_task(_watch_health(gateway, plain=config.log.format == "text"), name="health"),
+        asyncio.create_task(_count_crowds(crowd), name="crowd"),
     ]
     try:
         await ended.wait()
@@ -67,6 +77,12 @@ async def _announce(gateway: Gateway) -> None:
         "new edge        cloudgateway token create, then on the box: edgecore join --cloud HOST --token T", flush=True
     )
     _notify("READY=1")
+
+
+async def _count_crowds(crowd: Crowd) -> None:
+    while True:
+        await asyncio.sleep(_PATIENCE)
+        crowd.flush()
 
 
 async def _watch_health(gateway: Gateway, *, plain: bool) -> None:
