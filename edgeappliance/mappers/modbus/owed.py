@@ -12,8 +12,10 @@ from enum import Enum, auto
 from edgeappliance.mappers.modbus.pdu import Request, exception_of, read_request
 from edgeappliance.mappers.modbus.spaces import Space
 
-_FORGOTTEN_AFTER_S = 5.0
-_MOST = 8
+_FORGOTTEN_AFTER_S = 30.0
+"""Slow slaves and radio gateways that queue requests answer seconds late. Only a unit that answers no probe either
+has to wait for this."""
+_MOST = 32
 _OTHER_TABLE = {1: Space.DISCRETE, 2: Space.COIL, 3: Space.INPUT, 4: Space.HOLDING}
 _SAME_TABLE = {1: Space.COIL, 2: Space.DISCRETE, 3: Space.HOLDING, 4: Space.INPUT}
 
@@ -51,26 +53,27 @@ class OwedAnswers:
     def judge(self, request: Request, reply: bytes, now: float) -> Verdict:
         """What `reply` is while `request` is waited for."""
         if request.answered_by(reply):
-            self._answered(request, now)
+            self._answered(request)
             return Verdict.ANSWER
         if exception_of(reply) is not None and reply[0] & 0x7F == request.function:
             self._forget(now)
             if any(owed.function == request.function and owed.pdu != request.pdu for owed, _ in self._owed):
                 self._count_is_ambiguous = True
                 return Verdict.AMBIGUOUS
-            self._answered(request, now)
+            self._answered(request)
             return Verdict.ANSWER
         if self.came(reply):
             return Verdict.LATE
         return Verdict.WRONG if reply[0] == request.function else Verdict.STRAY
 
-    def _answered(self, request: Request, now: float) -> None:
+    def _answered(self, request: Request) -> None:
         """What was asked before the first request that the answer may belong to is void; if that is not `request`
         itself, its own answer may still come."""
-        for index, (owed, _) in enumerate(self._owed):
+        for index, (owed, at) in enumerate(self._owed):
             if owed.confusable(request):
                 del self._owed[: index + 1]
-                self.owe(request, now)
+                # Since the first one, not since now: a value that is polled every second would never be trusted.
+                self.owe(request, at)
                 return
         self._owed.clear()
         self._count_is_ambiguous = False

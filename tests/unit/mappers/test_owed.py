@@ -88,5 +88,26 @@ def test_what_is_owed_is_forgotten_in_time() -> None:
     owed = OwedAnswers()
     owed.owe(read_request(Space.HOLDING, 0, 2), 100.0)
     other = read_request(Space.HOLDING, 4, 2)
-    assert owed.ambiguous(other, 104.0)
-    assert not owed.ambiguous(other, 106.0)
+    assert owed.ambiguous(other, 129.0)
+    assert not owed.ambiguous(other, 131.0)
+
+
+def test_a_value_that_is_polled_all_the_time_does_not_keep_another_one_from_being_read() -> None:
+    """The unit answers no probe; one answer was lost. Which of its requests an answer belongs to stays open."""
+    owed = OwedAnswers()
+    often, other = read_request(Space.HOLDING, 0, 1), read_request(Space.HOLDING, 4, 1)
+    owed.owe(often, 100.0)
+    for second in range(101, 131):
+        assert owed.judge(often, answer_to(often, "answer"), second) is Verdict.ANSWER
+    assert not owed.ambiguous(other, 131.0)
+
+
+def test_answers_of_a_queue_are_told_from_each_other_however_many_they_are() -> None:
+    """A slave that works its queue off: 20 requests for other addresses, all answered after the last one."""
+    master = Master([])
+    for start in range(20):
+        master.fates = deque([("answer", 0)] * 4)
+        master.exchange(read_request(Space.HOLDING, start, 2))
+        master.now += 1.0
+    master.fates = deque()
+    master.exchange(read_request(Space.HOLDING, 99, 2))
