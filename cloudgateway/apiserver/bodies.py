@@ -8,6 +8,9 @@ from edgeappliance.kubeapi.errors import bad_request, unsupported_media_type
 from edgeappliance.kubeapi.protobuf import MEDIA_TYPE, ProtobufReader
 from edgeappliance.kubeapi.request import JSON, ApiRequest
 
+DEPTH_LIMIT = 128
+"""Levels of nesting in an object: what walks it may use a stack frame or three for each."""
+
 
 class BodyReader:
     """Reads the object of a request; the protobuf layout is loaded when the first such body comes."""
@@ -34,8 +37,25 @@ class BodyReader:
 
 
 def decode_json(body: bytes) -> Any:
-    """A JSON value; StatusFailure 400 when it is none."""
+    """A JSON value; StatusFailure 400 when it is none, or nested deeper than any object of Kubernetes is."""
     try:
-        return msgspec.json.decode(body)
+        value = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise bad_request(f"the body of the request cannot be read: {error}") from None
+    if body.count(b"{") + body.count(b"[") > DEPTH_LIMIT:
+        check_depth(value)
+    return value
+
+
+def check_depth(value: Any) -> None:
+    """Raise StatusFailure 400 for a value that is nested deeper than DEPTH_LIMIT."""
+    level, depth = [value], 0
+    while level:
+        if depth > DEPTH_LIMIT:
+            raise bad_request(f"the value is nested deeper than {DEPTH_LIMIT} levels")
+        below: list[Any] = []
+        for item in level:
+            for child in item.values() if isinstance(item, dict) else item if isinstance(item, list) else ():
+                if isinstance(child, dict | list):
+                    below.append(child)
+        level, depth = below, depth + 1

@@ -19,6 +19,7 @@ from edgeappliance.kubeapi import discovery
 from edgeappliance.kubeapi.builtin_types import API_VERSION
 from edgeappliance.kubeapi.errors import (
     StatusFailure,
+    bad_request,
     internal,
     method_not_allowed,
     not_acceptable,
@@ -85,6 +86,8 @@ class ApiCore:
             return await self._dispatch(request)
         except StatusFailure as failure:
             return ApiResponse(failure.code, failure.encode())
+        except RecursionError:
+            return ApiResponse(400, bad_request("the body of the request is nested too deeply").encode())
         except StorageError as error:
             self._log.error("request failed on storage", method=request.method, path=request.path, error=error)
             wait = StatusFailure(503, "ServiceUnavailable", str(error), details={"retryAfterSeconds": 1})

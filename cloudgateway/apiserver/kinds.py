@@ -47,7 +47,8 @@ class Kind:
 
 
 def _default_namespace(value: Object) -> None:
-    value.setdefault("metadata", {}).setdefault("labels", {})["kubernetes.io/metadata.name"] = value["metadata"]["name"]
+    metadata = value["metadata"]
+    metadata.setdefault("labels", {})["kubernetes.io/metadata.name"] = metadata.get("name", "")
     value.setdefault("spec", {}).setdefault("finalizers", ["kubernetes"])
     value.setdefault("status", {}).setdefault("phase", "Active")
 
@@ -62,7 +63,7 @@ def _data_causes(value: Object, old: Object | None) -> list[Cause]:
     size = 0
     for section in ("data", "binaryData"):
         for key, item in (value.get(section) or {}).items():
-            size += len(key) + len(str(item))
+            size += len(key) + len(str(item).encode("utf-8", "surrogatepass"))
             if not _DATA_KEY.fullmatch(key):
                 text = f"Invalid value: \"{key}\": a valid key consists of alphanumeric characters, '-', '_' or '.'"
                 causes.append(Cause("FieldValueInvalid", text, f"{section}[{key}]"))

@@ -25,7 +25,7 @@ def metadata_causes(metadata: Object, old: Object | None) -> list[Cause]:
     if annotations:
         size = 0
         for key, value in annotations.items():
-            size += len(key) + len(str(value))
+            size += len(key) + len(str(value).encode("utf-8", "surrogatepass"))
             if error := label_key_error(key.lower()):
                 found.append(Cause("FieldValueInvalid", f'Invalid value: "{key}": {error}', "metadata.annotations"))
         if size > ANNOTATIONS_LIMIT:
@@ -44,7 +44,8 @@ def _finalizer_causes(metadata: Object, old: Object | None) -> list[Cause]:
         if error := label_key_error(str(name)):
             found.append(Cause("FieldValueInvalid", f'Invalid value: "{name}": {error}', "metadata.finalizers"))
     if old is not None and "deletionTimestamp" in old:
-        added = [name for name in metadata["finalizers"] if name not in (old.get("finalizers") or ())]
+        known = set(old.get("finalizers") or ())
+        added = [name for name in metadata["finalizers"] if name not in known]
         if added:
             text = (
                 "Forbidden: no new finalizers can be added if the object is being deleted, "

@@ -13,6 +13,8 @@ from edgeappliance.kubeapi.storage import Entry
 
 Object = dict[str, Any]
 FIELD_VALIDATION = ("Ignore", "Strict", "Warn")
+GRACE_LIMIT = 2**31
+"""Seconds of grace that are remembered at most."""
 PROPAGATION = ("Foreground", "Background", "Orphan")
 
 
@@ -78,12 +80,28 @@ def heartbeat_only(resource: ResourceType, target: Target, value: Object, old: O
     return essence(value) == essence(old)
 
 
+_OPTION_TYPES: tuple[tuple[str, type, str], ...] = (
+    ("gracePeriodSeconds", int, "an integer"),
+    ("preconditions", dict, "an object"),
+    ("propagationPolicy", str, "a string"),
+    ("orphanDependents", bool, "a boolean"),
+    ("dryRun", list, "an array"),
+)
+
+
 def delete_options(request: ApiRequest, bodies: BodyReader) -> Object:
     """metav1.DeleteOptions of a request: the body's, completed by the query's."""
     options = bodies.read(request) if request.body else {}
+    for key, kind, word in _OPTION_TYPES:
+        if options.get(key) is not None and (
+            not isinstance(options[key], kind) or isinstance(options[key], bool) is not (kind is bool)
+        ):
+            raise bad_request(f"DeleteOptions.{key} must be {word}")
     query = request.query
     if "gracePeriodSeconds" in query:
-        options.setdefault("gracePeriodSeconds", number(query, "gracePeriodSeconds", maximum=2**31))
+        options.setdefault("gracePeriodSeconds", number(query, "gracePeriodSeconds", maximum=GRACE_LIMIT))
+    if options.get("gracePeriodSeconds") is not None:
+        options["gracePeriodSeconds"] = max(min(options["gracePeriodSeconds"], GRACE_LIMIT), -1)
     if "propagationPolicy" in query:
         options.setdefault("propagationPolicy", query["propagationPolicy"])
     if "orphanDependents" in query:

@@ -17,6 +17,7 @@ import msgspec
 
 from edgeappliance.kernel.database import Database, StorageError, Transaction
 from edgeappliance.kernel.log import get_logger
+from edgeappliance.kubeapi.errors import StatusFailure
 from edgeappliance.kubeapi.history import History
 from edgeappliance.kubeapi.storage import Change, ChangeType, Entry
 
@@ -26,6 +27,8 @@ RETRY_INTERVAL = 5.0
 """Seconds between attempts to write them when the disk refuses."""
 RESERVE = 100_000
 """resourceVersions reserved on disk ahead of use, so that none is given out twice after a crash."""
+OBJECT_LIMIT = 1536 * 1024
+"""Bytes of one object, as etcd has it by default: patches could grow one without end."""
 
 FieldPaths = Callable[[str], tuple[str, ...]]
 Row = tuple[str, str, str, int, bytes | None]
@@ -187,14 +190,20 @@ class ObjectStore:
         """Put an object (or its deletion) after `base`, its head; gets its resourceVersion now.
 
         No await may stand between reading the head and this call. The future gives the entry when it is visible;
-        StorageError when the disk refuses, and then nothing has changed.
+        StorageError when the disk refuses, and then nothing has changed. Raises StatusFailure 413 for an object
+        above OBJECT_LIMIT.
         """
         self._issued += 1
         if self._issued + RESERVE // 2 > self._reserved:
             durable = True  # the reservation travels with a durable write
         version = self._issued
         value["metadata"]["resourceVersion"] = str(version)
-        entry = make_entry(resource, value, fields=self._fields(resource), encoded=msgspec.json.encode(value))
+        encoded = msgspec.json.encode(value)
+        if not delete and len(encoded) > max(OBJECT_LIMIT, len(base.value) if base is not None else 0):
+            raise StatusFailure(
+                413, "RequestEntityTooLarge", f"the object would be larger than {OBJECT_LIMIT} bytes ({len(encoded)})"
+            )
+        entry = make_entry(resource, value, fields=self._fields(resource), encoded=encoded)
         kind = ChangeType.DELETED if delete else ChangeType.MODIFIED if base is not None else ChangeType.ADDED
         change = Change(kind, entry, base, version)
         done: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()

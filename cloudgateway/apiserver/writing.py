@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from cloudgateway.apiserver.bodies import BodyReader, decode_json
+from cloudgateway.apiserver.bodies import BodyReader, check_depth, decode_json
 from cloudgateway.apiserver.kinds import KINDS, Kind
 from cloudgateway.apiserver.metadata import carry, metadata_causes
 from cloudgateway.apiserver.rules import (
@@ -146,6 +146,7 @@ class Writer:
             value = merge_patch(current, patch)
         elif media == "application/json-patch+json":
             value = json_patch(current, patch)
+            check_depth(value)  # operations can stack what was flat in the body
         elif media == "application/strategic-merge-patch+json" and not resource.custom:
             if not isinstance(patch, dict):
                 raise bad_request("a strategic merge patch is an object")
@@ -264,7 +265,7 @@ class Writer:
         if metadata is not None and not isinstance(metadata, dict):
             raise bad_request("metadata is no object")
         value["apiVersion"], value["kind"] = resource.api_version, resource.kind
-        return {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata or {}, **value}
+        return {**value, "metadata": metadata or {}}
 
     def _place(self, metadata: Object, target: Target, resource: ResourceType) -> None:
         """Put the namespace of the URL into the metadata; refuse another one."""
@@ -335,7 +336,7 @@ class Writer:
             if create:
                 kind.create(value, request.user)
             causes += kind.validate(value, old)
-        if create:
+        if create and isinstance(name, str):
             causes += name_causes(name, kind, resource)
         if causes:
             raise invalid(resource.group, resource.kind, name, causes)

@@ -85,6 +85,8 @@ class Target:
 
 def parse_target(path: str) -> Target | None:
     """A resource URL taken apart; None when the path has not that form (discovery, health)."""
+    if "//" in path:  # an empty namespace must not mean all of them, least of all to a DELETE
+        return None
     parts = path.strip("/").split("/")
     if parts[0] == "api" and len(parts) >= 3:
         group, version, rest = "", parts[1], parts[2:]

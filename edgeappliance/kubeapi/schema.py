@@ -183,6 +183,8 @@ class Schema:
         items = self.items
         if items is not None:
             for index, item in enumerate(value):
+                if item is None and self.builtin:  # Go reads a null in a list as the zero value of its type
+                    item = _ZERO.get(items.type, dict)()
                 value[index] = items.apply(item, f"{path}[{index}]", out)
         if self.list_type == "set":
             _check_unique(value, lambda item: item, path, out)
@@ -193,6 +195,7 @@ class Schema:
             )
 
 
+_ZERO: dict[str, Callable[[], Any]] = {"string": str, "integer": int, "number": int, "boolean": bool, "array": list}
 _EMBEDDED = frozenset(("apiVersion", "kind", "metadata"))
 
 

@@ -3,10 +3,14 @@
 import copy
 from typing import Any
 
+import msgspec
+
 from edgeappliance.kubeapi.errors import StatusFailure, bad_request
 
 OPERATIONS_LIMIT = 10_000
 """Operations in one patch, as upstream has it."""
+COPIED_LIMIT = 3 * 1024 * 1024
+"""Bytes that the copy operations of one patch may make, as upstream has it: copies of copies double each time."""
 
 
 def json_patch(document: Any, operations: Any) -> Any:
@@ -18,11 +22,29 @@ def json_patch(document: Any, operations: Any) -> Any:
             413, "RequestEntityTooLarge", f"The allowed maximum operations in a JSON patch is {OPERATIONS_LIMIT}"
         )
     result = copy.deepcopy(document)
+    copied = 0
     for index, operation in enumerate(operations):
         if not isinstance(operation, dict):
             raise bad_request(f"operation {index} of the JSON patch is no object")
-        result = _apply(result, operation, index)
+        if operation.get("op") == "copy":
+            result, size = _copy(result, operation, index)
+            copied += size
+            if copied > COPIED_LIMIT:
+                raise StatusFailure(
+                    413,
+                    "RequestEntityTooLarge",
+                    f"the copy operations of the JSON patch make more than {COPIED_LIMIT} bytes",
+                )
+        else:
+            result = _apply(result, operation, index)
     return result
+
+
+def _copy(document: Any, operation: dict[str, Any], index: int) -> tuple[Any, int]:
+    """The document with a copy added, and the bytes of the copy."""
+    path = _pointer(operation.get("path"), index, "path")
+    value = msgspec.json.encode(_get(document, _pointer(operation.get("from"), index, "from"), index))
+    return _add(document, path, msgspec.json.decode(value), index), len(value)
 
 
 def _apply(document: Any, operation: dict[str, Any], index: int) -> Any:
@@ -43,9 +65,6 @@ def _apply(document: Any, operation: dict[str, Any], index: int) -> Any:
                 raise _failed(index, "cannot move a value into one of its own children")
             document, value = _remove(document, source, index)
             return _add(document, path, value, index)
-        case "copy":
-            source = _pointer(operation.get("from"), index, "from")
-            return _add(document, path, copy.deepcopy(_get(document, source, index)), index)
         case "test":
             if not _equal(_get(document, path, index), _operand(operation, index)):
                 raise _failed(index, f"testing value {operation.get('path')} failed")

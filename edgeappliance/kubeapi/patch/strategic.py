@@ -119,7 +119,8 @@ def _delete_primitives(result: dict[str, Any], key: str, values: Any) -> None:
         raise bad_request(f"{DELETE_PRIMITIVES}{key} must be a list")
     current = result.get(key)
     if isinstance(current, list):
-        result[key] = [item for item in current if item not in values]
+        gone = {_identity(item, "") for item in values}
+        result[key] = [item for item in current if _identity(item, "") not in gone]
 
 
 def _merge_list(target: Any, patch: list[Any], shape: Shape | None) -> list[Any]:
@@ -131,35 +132,33 @@ def _merge_list(target: Any, patch: list[Any], shape: Shape | None) -> list[Any]
     key, item_shape = shape.merge_key, shape.item()
     if not key:
         return _ordered(_unique([*current, *patch]), patch, current, "")
-    named = []
+    named, deleted = [], set()
     for entry in patch:
         if not isinstance(entry, dict):
             raise bad_request(f"the items of a list merged by {key!r} must be objects")
         if key not in entry:
-            raise bad_request(f"map: {entry} does not contain declared merge key: {key}")
+            raise bad_request(f"an item of a patched list does not contain its declared merge key: {key}")
         if entry.get(PATCH) == "delete":
-            current = [item for item in current if not (isinstance(item, dict) and item.get(key) == entry[key])]
+            deleted.add(_identity(entry, key))
         else:
             named.append(entry)
-    merged = list(current)
+    merged = [item for item in current if not (isinstance(item, dict) and _identity(item, key) in deleted)]
+    places: dict[Any, int] = {}
+    for index, item in enumerate(merged):
+        if isinstance(item, dict):
+            places.setdefault(_identity(item, key), index)
     for entry in named:
-        place = _place(merged, key, entry[key])
+        mark = _identity(entry, key)
+        place = places.get(mark)
         value = _merge_map(merged[place] if place is not None else {}, entry, item_shape)
         if value is None:
             continue
         if place is not None:
             merged[place] = value
         else:
+            places[mark] = len(merged)
             merged.append(value)
     return _ordered(merged, named, target if isinstance(target, list) else [], key)
-
-
-def _place(items: list[Any], key: str, value: Any) -> int | None:
-    """Where in a list the object with a merge key's value is."""
-    for index, item in enumerate(items):
-        if isinstance(item, dict) and item.get(key) == value:
-            return index
-    return None
 
 
 def _is_replace_marker(item: Any) -> bool:
@@ -176,7 +175,8 @@ def _check_order(order: Any, patch: dict[str, Any], field: str, shape: Shape | N
     key = known.merge_key if known is not None else ""
     listed = [_identity(item, key) for item in order]
     position = 0
-    for item in patch.get(field) or ():
+    given = patch.get(field)
+    for item in given if isinstance(given, list) else ():
         if isinstance(item, dict) and item.get(PATCH) == "delete":
             continue
         while position < len(listed) and listed[position] != _identity(item, key):
@@ -220,11 +220,10 @@ def _interleave(asked: list[Any], only_server: list[Any], place: Any) -> list[An
 
 
 def _unique(items: list[Any]) -> list[Any]:
-    kept: list[Any] = []
+    kept: dict[Any, Any] = {}
     for item in items:
-        if item not in kept:
-            kept.append(item)
-    return kept
+        kept.setdefault(_identity(item, ""), item)
+    return list(kept.values())
 
 
 def _strip(value: Any) -> Any:
