@@ -38,6 +38,7 @@ class Shown(StrEnum):
 
 # Holds every product of a 64-bit integer or a double and a 17-digit scale without rounding.
 _DIGITS = 60
+_INT64 = 1 << 63
 _EXACT = Context(prec=_DIGITS)
 _SINGLE_BYTE = ("utf-8", "ascii", "iso8859-1", "cp1252")
 """Encodings (as codecs.lookup names them) in which a zero byte ends a text."""
@@ -152,12 +153,18 @@ class Codec:
         shown = _EXACT.add(_EXACT.multiply(number, self.scale), self.offset)
         if self.shown is Shown.INT:
             # Truncated, as KubeEdge's mapper does (KubeEdge reference 7.5).
-            return str(int(shown.to_integral_value(ROUND_DOWN)))
+            whole = int(shown.to_integral_value(ROUND_DOWN))
+            if not -_INT64 <= whole < _INT64:
+                # The twin would refuse it, and with it every value that came in the same message.
+                raise DecodeError(f"{whole} does not fit a 64-bit int; use type DOUBLE or STRING")
+            return str(whole)
         if self.precision is not None and shown.adjusted() < _DIGITS - self.precision - 2:
             shown = _EXACT.quantize(shown, Decimal(1).scaleb(-self.precision))
         text = f"{shown:f}"
         if "." in text:
             text = text.rstrip("0").rstrip(".")
+        if not math.isfinite(float(shown)):
+            raise DecodeError(f"{shown:.3e} is beyond the numbers of a twin")
         return "0" if text == "-0" else text
 
     def _unshow(self, text: str) -> Decimal:
@@ -180,14 +187,18 @@ class Codec:
         # Devices pad with zeros or blanks; what follows the first zero is left over from a longer text.
         body = data.split(b"\0", 1)[0] if self.encoding in _SINGLE_BYTE else data
         try:
-            return body.decode(self.encoding).rstrip("\0 ")
+            text = body.decode(self.encoding).rstrip("\0 ")
+            text.encode()  # some encodings let half a surrogate pair through
         except UnicodeDecodeError as error:
             raise DecodeError(f"not {self.encoding} text: {error.reason} at byte {error.start}") from None
+        except UnicodeError as error:
+            raise DecodeError(f"not {self.encoding} text: {error}") from None
+        return text
 
     def _encode_text(self, text: str) -> bytes:
         try:
             body = text.encode(self.encoding)
-        except UnicodeEncodeError:
+        except UnicodeError:
             raise EncodeError(f"{text!r} has characters that {self.encoding} does not know") from None
         if len(body) > self.size:
             raise EncodeError(f"{len(body)} bytes do not fit {self.size}")

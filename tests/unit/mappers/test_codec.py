@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeappliance.devicetwin.values import type_refused
 from edgeappliance.mappers.codec import Codec, DecodeError, EncodeError, Raw, Shown
 
 ORDERS = {"ABCD": (False, False), "CDAB": (True, False), "BADC": (False, True), "DCBA": (True, True)}
@@ -37,7 +38,7 @@ def codec(raw: Raw, shown: Shown, size: int, order: str = "ABCD", **more: object
 )  # fmt: skip
 def test_integers_in_all_orders(order: str, raw: Raw, form: str, number: int) -> None:
     wire = in_order(struct.pack(form, number), order)
-    it = codec(raw, Shown.INT, len(wire), order)
+    it = codec(raw, Shown.INT if number < 2**63 else Shown.FLOAT, len(wire), order)
     assert it.decode(wire) == str(number)
     assert it.encode(str(number)) == wire
 
@@ -109,6 +110,28 @@ def test_texts() -> None:
     assert codec(Raw.BYTES, Shown.STRING, 2).decode(b"\x00\xff") == "AP8="
 
 
+def test_what_a_twin_would_refuse_is_named() -> None:
+    """A twin refuses the whole message: one counter at its end would keep all values of its device back."""
+    counter = b"\xff" * 8
+    with pytest.raises(DecodeError, match="18446744073709551615 does not fit a 64-bit int; use type DOUBLE or STRING"):
+        codec(Raw.UINT, Shown.INT, 8).decode(counter)
+    assert codec(Raw.UINT, Shown.FLOAT, 8).decode(counter) == "18446744073709551615"
+    assert codec(Raw.UINT, Shown.STRING, 8).decode(counter) == "18446744073709551615"
+    with pytest.raises(DecodeError, match="beyond the numbers"):
+        codec(Raw.FLOAT, Shown.FLOAT, 8, scale=Decimal(1000)).decode(struct.pack(">d", 1.7e308))
+
+
+@pytest.mark.parametrize("encoding", ["idna", "punycode", "utf-7", "utf-16", "utf-32-le", "shift_jis"])
+@given(st.binary(min_size=8, max_size=8))
+def test_texts_of_any_encoding_are_values_or_errors(encoding: str, data: bytes) -> None:
+    try:
+        text = codec(Raw.TEXT, Shown.STRING, 8, encoding=encoding).decode(data)
+    except DecodeError as error:
+        assert str(error)
+    else:
+        text.encode()
+
+
 @pytest.mark.parametrize("text", ["", "x", "NaN", "inf", "1e500", "1e999999999", "70000", "-1", "1.5", "0x10"])
 def test_what_does_not_fit_a_register_is_refused_by_name(text: str) -> None:
     with pytest.raises(EncodeError):
@@ -141,6 +164,7 @@ def test_decoding_is_total(it: Codec, data: bytes) -> None:
         assert str(error)
     else:
         assert len(text) <= 1024
+        assert type_refused(text, str(it.shown)) == ""
         assert "E" not in text.upper() or it.shown is Shown.BOOLEAN
 
 
