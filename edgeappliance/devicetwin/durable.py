@@ -113,7 +113,11 @@ class DurableLines:
         line.waiting.clear()
         for step in batch.steps:
             step.done = work.perform(device, twin, step.item, now_ms=self._clock.wall_ms())
-            batch.applied.update(step.done.applied)
+            for key, value in step.done.applied.items():
+                if value is None:
+                    batch.applied.pop(key, None)
+                else:
+                    batch.applied[key] = value
         return batch
 
     async def _save(self, rows: list[TwinRow]) -> StorageError | None:
@@ -154,7 +158,8 @@ class DurableLines:
 
 
 def _rows(batch: _Batch) -> list[TwinRow]:
-    keys = dict.fromkeys(key for step in batch.steps for key in step.done.entries)
+    touched = (key for step in batch.steps for key in (*step.done.entries, *step.done.applied))
+    keys = dict.fromkeys(key for key in touched if key in batch.twin.entries)
     return [batch.line.device.twin_row(key, batch.twin.entries[key], applied=batch.applied.get(key)) for key in keys]
 
 

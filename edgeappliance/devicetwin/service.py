@@ -280,14 +280,13 @@ class DeviceTwin:
         writable = {
             item.name: item.desired for item in spec.properties if item.desired and item.access is Access.READ_WRITE
         }
-        # A desired value that was taken away and comes back is new.
-        device.applied = {key: value for key, value in device.applied.items() if key in writable}
+        withdrawn = device.applied.keys() - writable.keys()
         device.refused = {key: why for key, why in device.refused.items() if key in writable}
         fresh = {key: value for key, value in writable.items() if device.applied.get(key) != value}
-        if not fresh and not rules.retyped(device.twin.entries, device.types):
+        if not (fresh or withdrawn or rules.retyped(device.twin.entries, device.types)):
             return
         finished: asyncio.Future[work.Done] = asyncio.get_running_loop().create_future()
-        if not self._lines.put(device, work.Desire(fresh), finished=finished):
+        if not self._lines.put(device, work.Desire(fresh, frozenset(withdrawn)), finished=finished):
             raise TransientError(f"device {device.id}: too many requests wait for the disk")
         done = await finished
         for key, reason in done.refused.items():

@@ -33,9 +33,13 @@ class Get:
 
 @dataclass(frozen=True, slots=True)
 class Desire:
-    """What a Device object says: new desired values by property, after the types of its model are taken over."""
+    """What a Device object says: new desired values by property, after the types of its model are taken over.
+
+    withdrawn: properties whose desired value was taken away; expected stays, and the same value is new next time.
+    """
 
     values: Mapping[str, str]
+    withdrawn: frozenset[str] = frozenset()
 
 
 Work = Update | Sync | Get | Desire
@@ -43,13 +47,16 @@ Work = Update | Sync | Get | Desire
 
 @dataclass(slots=True)
 class Done:
-    """What a piece of work came to; `entries` are to be installed, the rest is sent once they are safe."""
+    """What a piece of work came to; `entries` are to be installed, the rest is sent once they are safe.
+
+    applied: desired values of the Device object that are taken over with it, None for a withdrawn one.
+    """
 
     entries: dict[str, MsgTwin] = field(default_factory=dict)
     answers: list[bodies.Publication] = field(default_factory=list)
     reported: list[str] = field(default_factory=list)
     rejected: dict[str, MsgTwin] = field(default_factory=dict)
-    applied: dict[str, str] = field(default_factory=dict)
+    applied: dict[str, str | None] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
 
@@ -102,7 +109,7 @@ def _desire(device: Device, twin: TwinSet, desire: Desire, now_ms: int) -> Done:
     merged = rules.Outcome(state=rules.retyped(twin.entries, device.types))
     merged.reported += merged.state
     twin.install(merged.state)
-    applied: dict[str, str] = {}
+    applied: dict[str, str | None] = dict.fromkeys(desire.withdrawn)
     refused: dict[str, str] = {}
     for key, value in sorted(desire.values.items()):
         update = {key: MsgTwin(expected=TwinValue(value), metadata=TypeMeta(device.types.get(key, "")))}

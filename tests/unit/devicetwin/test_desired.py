@@ -49,6 +49,40 @@ async def test_desired_becomes_expected_once(tmp_path: Path):
         assert rig.bus.take() == [], "what an app has set meanwhile stays until the Device changes"
 
 
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_desired_value_that_was_taken_away_and_comes_back_is_new(tmp_path: Path, restart: bool):
+    async with twin_rig(tmp_path) as rig:
+        await rig.twin.apply(spec(limit="20"))
+        await rig.twin.apply(spec())
+        rig.bus.take()
+        rig.mqtt(f"{D1}/twin/update", {"twin": {"limit": {"expected": {"value": "5"}}}})
+        await rig.bus.wait(3)
+        if not restart:
+            await rig.twin.apply(spec(limit="20"))
+            assert rig.bus.take()[-1][1]["delta"] == {"limit": "20"}
+    if restart:
+        async with twin_rig(tmp_path) as rig:
+            await rig.twin.apply(spec(limit="20"))
+            assert rig.bus.take()[-1][1]["delta"] == {"limit": "20"}
+
+
+async def test_a_desired_value_taken_away_while_another_is_being_saved(tmp_path: Path):
+    store = slow_store()
+    async with twin_rig(tmp_path, store=store) as rig:
+        store.allow.set()
+        await rig.twin.apply(spec(limit="20"))
+        store.allow.clear()
+        rig.mqtt(f"{D1}/twin/update", {"twin": {"gain": {"expected": {"value": "1"}}}})
+        await asyncio.sleep(0)
+        taken_away = asyncio.create_task(rig.twin.apply(spec()))
+        await asyncio.sleep(0.01)
+        store.allow.set()
+        await taken_away
+        rig.bus.take()
+        await rig.twin.apply(spec(limit="20"))
+        assert list(rig.bus.take()[0][1]["twin"]) == ["limit"]
+
+
 async def test_applied_values_survive_a_restart(tmp_path: Path):
     async with twin_rig(tmp_path) as rig:
         await rig.twin.apply(spec(limit="20"))
