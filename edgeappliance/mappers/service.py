@@ -209,6 +209,8 @@ class Mappers:
         line, entry.line = entry.line, None
         if line is not None:
             await asyncio.to_thread(line.stop)
+            for device in entry.devices:
+                self._road.lost(device)
 
     def _tell_device(self, line: Line, device: str, binding: Binding) -> None:
         line.tell(

@@ -85,6 +85,12 @@ class SetPointBook:
             if key[0] == device and not known.writing:
                 known.delay, known.next_try = _FIRST_RETRY_S, 0.0
 
+    def lost(self, device: str) -> None:
+        """The device's line or configuration went away with what was under way: ask soon whether it is wanted."""
+        for key, known in self._wanted.items():
+            if key[0] == device and known.writing:
+                known.writing, known.next_try = False, 0.0
+
     def forget(self, device: str) -> None:
         """The device is gone, or the broker's view of it is unknown."""
         for key in [key for key in self._wanted if key[0] == device]:

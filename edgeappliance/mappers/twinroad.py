@@ -6,6 +6,7 @@ bus it is given.
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 import msgspec
@@ -41,13 +42,20 @@ class _Delta(msgspec.Struct):
     delta: dict[str, str] = msgspec.field(default_factory=dict)
 
 
+class _Meta(msgspec.Struct):
+    timestamp: int = 0
+    type: str = ""
+
+
 class _Value(msgspec.Struct):
     value: str | None = None
+    metadata: _Meta | None = None
 
 
 class _Halves(msgspec.Struct):
     expected: _Value | None = None
     actual: _Value | None = None
+    metadata: _Meta | None = None
 
 
 class _GetResult(msgspec.Struct):
@@ -72,6 +80,7 @@ class TwinRoad:
         self._book = SetPointBook()
         self._points: dict[str, dict[str, Point]] = {}
         self._samples: dict[PointKey, Sample] = {}
+        self._remembered: dict[PointKey, tuple[str, int]] = {}
         self._states: dict[str, Reachable] = {}
         self._pending: dict[str, set[str]] = {}
         self._pending_states: set[str] = set()
@@ -95,6 +104,12 @@ class TwinRoad:
         self._state_cycles[device] = state_cycle
         for name in (known or {}).keys() - new.keys():
             self._samples.pop((device, name), None)
+            self._remembered.pop((device, name), None)
+        self.lost(device)
+
+    def lost(self, device: str) -> None:
+        """What is on its way to the device may not arrive."""
+        self._book.lost(device)
 
     def ask(self, device: str) -> None:
         """Ask the twin for everything; its answer says which set-points differ."""
@@ -106,6 +121,7 @@ class TwinRoad:
         """Forget a device."""
         for name in self._points.pop(device, {}):
             self._samples.pop((device, name), None)
+            self._remembered.pop((device, name), None)
         for table in (self._states, self._pending, self._state_cycles, self._state_said):
             table.pop(device, None)
         self._pending_states.discard(device)
@@ -116,6 +132,9 @@ class TwinRoad:
         for event in events:
             if isinstance(event, Sample):
                 if event.key[0] in self._points:
+                    if event.value is None and event.key in self._remembered:
+                        value, time_ms = self._remembered[event.key]
+                        event = replace(event, value=value, time_ms=time_ms)
                     self._samples[event.key] = event
                     self._pending.setdefault(event.key[0], set()).add(event.key[1])
             elif isinstance(event, Written):
@@ -249,8 +268,23 @@ class TwinRoad:
             return
         if twin is None:
             return  # an error: the device is not known yet, or no longer
+        self._remember(device, twin)
         expected = {name: _different(halves) for name, halves in twin.items() if halves is not None}
         self._differs(device, {name: text for name, text in expected.items() if text})
+
+    def _remember(self, device: str, twin: Mapping[str, _Halves | None]) -> None:
+        """What was read before this process began: the value that is not good when none can be read now."""
+        points = self._points.get(device, {})
+        for name, halves in twin.items():
+            point, sample = points.get(name), self._samples.get((device, name))
+            if halves is None or halves.actual is None or halves.actual.value is None or point is None:
+                continue
+            if halves.metadata is None or halves.metadata.type != point.codec.shown:
+                continue
+            time_ms = halves.actual.metadata.timestamp if halves.actual.metadata is not None else 0
+            self._remembered[(device, name)] = (halves.actual.value, time_ms)
+            if sample is not None and sample.value is None:
+                self.take([sample])
 
     def _differs(self, device: str, expected: Mapping[str, str]) -> None:
         points = self._points.get(device)

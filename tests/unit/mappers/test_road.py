@@ -15,6 +15,7 @@ from edgeappliance.mappers.bench.rtu_line import RtuLine
 from edgeappliance.mappers.bench.slave import Table
 from edgeappliance.mappers.bench.tcp_server import TcpServer
 from tests.support.fieldbus import MemoryBus, running_mappers, spec_of
+from tests.support.net import free_port
 
 DEVICE = "default/meter"
 LIMIT = {
@@ -249,3 +250,23 @@ async def test_a_dead_unit_of_many_delays_the_others_by_its_time_out_at_most(tmp
     for moments in asked.values():
         assert max(after - before for before, after in pairwise(moments)) < 0.3 + 0.2 + 0.15
         assert len(moments) >= 13
+
+
+async def test_what_was_read_before_a_restart_is_stale_when_the_device_is_gone() -> None:
+    """The twin keeps its values; without a word from us it would show them as good while the device is away."""
+    port = free_port()
+    register = {"register": "HoldingRegister", "offset": 0, "type": "INT"}
+    spec = spec_of("d", {"ip": "127.0.0.1", "port": port}, {"a": register, "b": {**register, "offset": 1}})
+    async with running_mappers(spec) as (_, bus):
+        await bus.until(lambda: bus.state("default/d") == "offline")
+        twin = {
+            "a": {"actual": {"value": "5", "metadata": {"timestamp": 1234}}, "metadata": {"type": "int"}},
+            "b": {"actual": {"value": "five"}, "metadata": {"type": "string"}},
+        }
+        bus.deliver("$hw/events/device/default/d/twin/get/result", {"event_id": "", "timestamp": 1, "twin": twin})
+        actual = bus.actual("default/d", "a")
+        assert actual is not None
+        assert (actual["value"], actual["metadata"]["timestamp"]) == ("5", 1234)
+        assert actual["metadata"]["quality"] == "stale"
+        assert "Connection refused" in actual["metadata"]["reason"]
+        assert bus.actual("default/d", "b") is None  # another type than it has now

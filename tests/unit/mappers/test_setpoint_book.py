@@ -70,6 +70,15 @@ def test_success_after_a_failure_is_worth_saying() -> None:
     assert book.failure(KEY) == ""
 
 
+def test_what_was_under_way_when_a_line_went_away_is_asked_for_at_once() -> None:
+    book = SetPointBook()
+    assert book.differs("d", {"p": "1"}, 100.0)
+    assert book.due(101.0) == set()
+    book.lost("d")
+    assert book.due(101.0) == {"d"}
+    assert book.differs("d", {"p": "1"}, 101.0) == [(("d", "p"), "1")]
+
+
 def test_a_write_whose_line_went_away_is_asked_for_again() -> None:
     book = SetPointBook()
     book.differs("d", {"a": "5"}, 0.0)
