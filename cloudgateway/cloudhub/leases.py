@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from cloudgateway.kube.errors import ApiError
 from cloudgateway.kube.informers import Informers
-from cloudgateway.kube.reflector import Watched
+from cloudgateway.kube.reflector import Reflector, Watched
 from cloudgateway.kube.resources import GVR, LEASES
 from edgeappliance.kernel.backoff import Backoff
 from edgeappliance.kernel.log import get_logger
@@ -36,14 +36,13 @@ class SessionLeases:
         self._informers = informers
         self._replica = replica
         self._claimed: dict[str, int] = {}
-        self._watching = False
+        self._mirror: Reflector | None = None
         self._log = get_logger("cloudhub")
 
     def watch(self, taken: Callable[[str], None]) -> None:
         """Call `taken` with each node that this replica held and another claims."""
-        if self._watching:
+        if self._mirror is not None:
             return
-        self._watching = True
 
         def look(lease: dict[str, Any]) -> None:
             metadata = lease["metadata"]
@@ -57,8 +56,8 @@ class SessionLeases:
                 del self._claimed[node]
                 taken(node)
 
-        mirror = self._informers.of(Watched(LEASES, NAMESPACE, label_selector=f"{ROLE}=session"))
-        mirror.subscribe(on_add=look, on_update=lambda _, new: look(new))
+        self._mirror = self._informers.of(Watched(LEASES, NAMESPACE, label_selector=f"{ROLE}=session"))
+        self._mirror.subscribe(on_add=look, on_update=lambda _, new: look(new))
 
     async def claim(self, node: str, store: str) -> bool:
         """Name this replica as the node's holder. Whether the node's store is the one it had before.
@@ -70,12 +69,9 @@ class SessionLeases:
         for attempt in range(_ATTEMPTS):
             if attempt:  # the other writer's change may not be readable yet
                 await asyncio.sleep(backoff.next_delay())
-            try:
-                lease = await self._api.get(LEASES, NAMESPACE, PREFIX + node)
-            except ApiError as error:
-                if not error.not_found:
-                    raise
-                lease = None
+            lease = self._mirrored(node) if attempt == 0 else None
+            if lease is None:
+                lease = await self._read(node)
             annotations = {} if lease is None else dict(lease["metadata"].get("annotations") or {})
             before = annotations.get(STORE, "")
             if store:
@@ -89,6 +85,18 @@ class SessionLeases:
             self._claimed[node] = int(written["metadata"].get("resourceVersion") or 0)
             return not store or before == store
         raise ApiError(code=409, reason="Conflict", message=f"lease of {node} is contended", status={})
+
+    def _mirrored(self, node: str) -> dict[str, Any] | None:
+        """The lease as it was a moment ago: half the requests of a fleet that reconnects. A newer one conflicts."""
+        return None if self._mirror is None else self._mirror.get(NAMESPACE, PREFIX + node)
+
+    async def _read(self, node: str) -> dict[str, Any] | None:
+        try:
+            return dict(await self._api.get(LEASES, NAMESPACE, PREFIX + node))
+        except ApiError as error:
+            if error.not_found:
+                return None
+            raise
 
     async def release(self, node: str) -> None:
         """Nobody holds the node, unless another has claimed it meanwhile. Raises ApplianceError."""

@@ -115,6 +115,9 @@ class Downstream:
         """Says on the node which gateway holds its session."""
         if not self._hub.connected(name):
             return
+        known = self._nodes.get("", name)
+        if known is not None and (known["metadata"].get("annotations") or {}).get(CLOUDCORE) == self._address:
+            return  # a fleet that reconnects would cause a write, and a push, for each of its nodes
         try:
             await self._client.patch(NODES, None, name, {"metadata": {"annotations": {CLOUDCORE: self._address}}})
         except ApiError as error:

@@ -237,6 +237,23 @@ async def test_the_node_says_which_gateway_holds_it(road: Road) -> None:
     )
 
 
+async def test_a_session_that_returns_writes_nothing(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two thousand that return at once would each cause a request."""
+    await road.register(**{EDGE: ""})
+    road.hub.up(road.node)
+    await road.hub.pushes(road.node, f"update null/node/{road.node}")
+    written: list[str] = []
+
+    async def patch(*arguments: Any, **_: Any) -> None:
+        written.append(arguments[2])
+
+    monkeypatch.setattr(road.client, "patch", patch)
+    road.hub.down(road.node)
+    road.hub.up(road.node)
+    await road.ask("query", f"null/node/{road.node}")
+    assert written == []
+
+
 async def test_pod_status_up_and_deletion_both_ways(road: Road) -> None:
     ns = road.namespace
     await road.register()

@@ -9,13 +9,14 @@ import pytest
 
 from cloudgateway.apiserver.embedded import EmbeddedApi
 from cloudgateway.cloudhub.delivery import Subject
-from cloudgateway.cloudhub.leases import PREFIX, STORE, SessionLeases
+from cloudgateway.cloudhub.leases import PREFIX, ROLE, STORE, SessionLeases
 from cloudgateway.cloudhub.queue import Record
 from cloudgateway.cloudhub.records import RecordBook
 from cloudgateway.kube.client import KubeClient
 from cloudgateway.kube.errors import ApiError, ApiUnavailable
 from cloudgateway.kube.informers import Informers
 from cloudgateway.kube.local_transport import LocalTransport
+from cloudgateway.kube.reflector import Watched
 from cloudgateway.kube.resources import CLUSTER_OBJECT_SYNCS, GVR, LEASES, OBJECT_SYNCS
 from cloudgateway.site import Mirrors, prepare
 from edgeappliance.kernel.component import State
@@ -190,3 +191,36 @@ async def test_many_claims_at_once_end_with_one_holder(books: Books) -> None:
     await asyncio.gather(*(leases.claim("edge-1", "") for leases in replicas))
     lease = await books.client.get(LEASES, "kubeedge", PREFIX + "edge-1")
     assert lease["spec"]["holderIdentity"] in "abcd"
+
+
+class LeaseApi:
+    """KubeClient's leases, with the reads counted."""
+
+    def __init__(self, client: KubeClient) -> None:
+        self._client = client
+        self.reads = 0
+        self.create, self.update = client.create, client.update
+
+    async def get(self, gvr: GVR, namespace: str | None, name: str) -> Any:
+        self.reads += 1
+        return await self._client.get(gvr, namespace, name)
+
+
+async def test_a_mirrored_lease_is_claimed_without_reading_it_first(books: Books) -> None:
+    api = LeaseApi(books.client)
+    leases = SessionLeases(api=api, informers=books.informers, replica="a")
+    leases.watch(lambda _: None)
+    mirror = books.informers.of(Watched(LEASES, "kubeedge", label_selector=f"{ROLE}=session"))
+    assert not await leases.claim("edge-1", "store-1")
+    reads, name = api.reads, PREFIX + "edge-1"
+    async with asyncio.timeout(5):
+        while mirror.get("kubeedge", name) is None:
+            await asyncio.sleep(0.01)
+    assert await leases.claim("edge-1", "store-1")
+    assert api.reads == reads
+    # The mirror lags: somebody else's claim is not in it yet, and must not be overwritten unseen.
+    stale = mirror.get("kubeedge", name)
+    await SessionLeases(api=books.client, informers=books.informers, replica="b").claim("edge-1", "store-2")
+    mirror._objects["kubeedge", name] = stale  # type: ignore[assignment]
+    assert not await leases.claim("edge-1", "store-1")
+    assert api.reads == reads + 1
