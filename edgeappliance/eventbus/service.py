@@ -6,7 +6,7 @@ what rules of the cloud ask for (KubeEdge reference 4.1).
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from edgeappliance.eventbus.routing import Callback, Router, Way, filter_refused
 from edgeappliance.kernel.backoff import Backoff
 from edgeappliance.kernel.clock import Clock, SystemClock
 from edgeappliance.kernel.component import Health, State
+from edgeappliance.kernel.database import StorageError
 from edgeappliance.kernel.errors import OperatorError
 from edgeappliance.kernel.log import get_logger
 from edgeappliance.kernel.supervisor import TaskScope
@@ -207,15 +208,22 @@ class EventBus:
             self._publish_for_cloud(name, body)
         elif message.operation == Operation.SUBSCRIBE:
             _checked(filter_refused(topic))
-            await self._subscriptions.add(topic)
             if self._router.add_rule(topic) and self._client is not None:
                 self._client.subscribe([topic])
+            await self._remember(self._subscriptions.add(topic), topic)
         elif message.operation == Operation.UNSUBSCRIBE:
-            await self._subscriptions.remove(topic)
             if self._router.remove_rule(topic) and self._client is not None:
                 self._client.unsubscribe(topic)
+            await self._remember(self._subscriptions.remove(topic), topic)
         else:
             raise WireError("is none of publish, message, subscribe, unsubscribe", field="route.operation")
+
+    async def _remember(self, saved: Awaitable[None], topic: str) -> None:
+        """The cloud says it once and waits for no answer: on a full disk it holds until the restart, at least."""
+        try:
+            await saved
+        except StorageError as error:
+            self._log.error("subscription of the cloud not saved", topic=topic, error=error)
 
     def _publish_for_cloud(self, topic: str, payload: bytes) -> None:
         _checked(topic_refused(topic))

@@ -8,6 +8,7 @@ import pytest
 
 from edgeappliance.config.settings import MqttTls
 from edgeappliance.eventbus.broker import password_hash
+from edgeappliance.kernel.database import StorageError
 from edgeappliance.kernel.errors import OperatorError
 from edgeappliance.store import SubscriptionStore, open_store
 from edgeappliance.wire.message import Message
@@ -74,6 +75,19 @@ async def test_orders_of_the_cloud(mosquitto: Mosquitto, tmp_path: Path):
         bus.publish("default/user/after", b"3")
         (upload,) = await cloud.wait(1)
         assert upload.resource == "default/user/after"
+
+
+async def test_a_rule_holds_on_a_full_disk(mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    async def full(self: SubscriptionStore, topic: str) -> None:
+        raise StorageError("disk is full")
+
+    monkeypatch.setattr(SubscriptionStore, "add", full)
+    async with event_bus(external(mosquitto.port), tmp_path) as (bus, cloud, watcher):
+        await watcher.wait(True)
+        await bus.handle(order("subscribe", "default/up"))
+        bus.publish("default/up", b"x")  # on the same connection, hence after the subscription
+        (upload,) = await cloud.wait(1)
+        assert upload.resource == "default/up"
 
 
 async def test_rules_survive_a_restart(mosquitto: Mosquitto, tmp_path: Path):
