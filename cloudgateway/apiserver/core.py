@@ -13,7 +13,7 @@ from cloudgateway.apiserver.rules import admin_failure
 from cloudgateway.apiserver.store import ObjectStore
 from cloudgateway.apiserver.writing import Writer, Written
 from edgeappliance.kernel.clock import Clock
-from edgeappliance.kernel.database import StorageError
+from edgeappliance.kernel.database import StorageCorrupt, StorageError
 from edgeappliance.kernel.log import get_logger
 from edgeappliance.kubeapi import discovery
 from edgeappliance.kubeapi.builtin_types import API_VERSION
@@ -90,7 +90,8 @@ class ApiCore:
             return ApiResponse(400, bad_request("the body of the request is nested too deeply").encode())
         except StorageError as error:
             self._log.error("request failed on storage", method=request.method, path=request.path, error=error)
-            wait = StatusFailure(503, "ServiceUnavailable", str(error), details={"retryAfterSeconds": 1})
+            text = error.message if isinstance(error, StorageCorrupt) else str(error)
+            wait = StatusFailure(503, "ServiceUnavailable", text, details={"retryAfterSeconds": 1})
             return ApiResponse(wait.code, wait.encode())
         except Exception as error:  # noqa: BLE001 - a fault of ours is answered and logged, the others go on
             self._log.error("request failed", method=request.method, path=request.path, error=error, exc_info=error)

@@ -1,11 +1,17 @@
 """The embedded API put together: database, core, controllers and, when asked for, the HTTPS shell."""
 
 import asyncio
+import fcntl
+import io
+import os
 import secrets
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from cloudgateway.apiserver.controllers.cleanup import Cleanup
 from cloudgateway.apiserver.controllers.garbage import GarbageCollector
@@ -15,7 +21,7 @@ from cloudgateway.apiserver.definitions import CRD_KEY, Definitions
 from cloudgateway.apiserver.store import ObjectStore
 from edgeappliance.kernel.clock import Clock, SystemClock
 from edgeappliance.kernel.component import Health, State
-from edgeappliance.kernel.database import Database, StorageError
+from edgeappliance.kernel.database import Database, StorageCorrupt, StorageError
 from edgeappliance.kernel.errors import OperatorError
 from edgeappliance.kernel.log import get_logger
 from edgeappliance.kernel.supervisor import TaskScope
@@ -29,6 +35,9 @@ from edgeappliance.kubeapi.storage import Change, ChangeType
 NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 DATABASE = "objects.db"
 TOKEN_FILE = "admin.token"  # noqa: S105 - a file's name
+LOCK_FILE = "lock"
+LOCK_SECONDS = 5.0
+"""How long to wait for a directory that somebody else is about to leave (`cloudgateway token` without a gateway)."""
 STOP_SECONDS = 10.0
 CONTROLLER_PAUSE = 5.0
 """Seconds after which a controller that failed runs again."""
@@ -65,12 +74,14 @@ class EmbeddedApi:
         store: ObjectStore,
         core: ApiCore,
         registry: Registry,
+        lock: io.FileIO,
     ) -> None:
         self.directory = directory
         self.registry = registry
         self.core = core
         self._clock = clock
         self._database = database
+        self._lock = lock
         self.store = store
         self._shells: list[Shell] = []
         self._failure: BaseException | None = None
@@ -84,16 +95,30 @@ class EmbeddedApi:
     async def open(cls, directory: Path, *, clock: Clock | None = None) -> "EmbeddedApi":
         """Open or create the API of a directory; its controllers run until `close`.
 
-        Raises OperatorError or StorageError when the directory cannot be used.
+        Raises OperatorError or StorageError when the directory cannot be used. A damaged database is left where it
+        is and nothing is started: nothing can fill it again, and an API that begins empty has the edges delete all
+        that they run.
         """
         clock = clock or SystemClock()
         try:
-            await asyncio.to_thread(_prepare, directory)
+            lock = await asyncio.to_thread(_prepare, directory)
         except OSError as error:
             raise OperatorError(
                 f"{directory}: {error.strerror}", next_step="name a directory that this user may write to"
             ) from None
-        database = await Database.open(directory / DATABASE, schema="cloudgateway.apiserver.schema")
+        try:
+            return await cls._open(directory, clock, lock)
+        except BaseException:
+            lock.close()
+            raise
+
+    @classmethod
+    async def _open(cls, directory: Path, clock: Clock, lock: io.FileIO) -> "EmbeddedApi":
+        path = directory / DATABASE
+        try:
+            database = await Database.open(path, schema="cloudgateway.apiserver.schema", renew=False)
+        except StorageCorrupt as error:
+            raise _damaged(path, error.message) from None
         types = BuiltinTypes()
         registry = Registry(builtin_resources(types))
         openapi = OpenApi(registry, types)
@@ -105,6 +130,11 @@ class EmbeddedApi:
 
         try:
             store = await ObjectStore.open(database, fields=fields, first=definitions.load)
+            if store.virgin and await asyncio.to_thread((directory / TOKEN_FILE).exists):
+                raise _damaged(path, "it is empty, but this directory has been served before")
+        except (StorageCorrupt, msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
+            await database.close()
+            raise _damaged(path, str(error)) from None
         except BaseException:
             await database.close()
             raise
@@ -116,7 +146,7 @@ class EmbeddedApi:
 
         store.listen(end_watches)
         core = ApiCore(store=store, registry=registry, openapi=openapi, definitions=definitions, clock=clock)
-        api = cls(directory, clock=clock, database=database, store=store, core=core, registry=registry)
+        api = cls(directory, clock=clock, database=database, store=store, core=core, registry=registry, lock=lock)
         try:
             await api._begin()
         except BaseException:
@@ -136,8 +166,6 @@ class EmbeddedApi:
         nodes = NodeWatch(store=self.store, writer=writer, registry=self.registry, clock=self._clock)
         for name, run in (("garbage", garbage.run), ("cleanup", cleanup.run), ("nodes", nodes.run)):
             self._tasks.spawn(self._keep(name, run), name=name)
-        if self._database.recovered is not None:
-            self._log.error("the API's database was damaged and begins anew", kept=str(self._database.recovered))
 
     async def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         """Run a controller for good: a fault in one must end neither the others nor the API."""
@@ -225,11 +253,11 @@ class EmbeddedApi:
             return Health(State.FAILED, str(self._failure), "restart cloudgateway; please report it with the log")
         if self._closed:
             return Health(State.STOPPED)
-        if self._database.recovered is not None:
-            return Health(
+        if self._database.damaged.is_set():
+            return Health(  # not FAILED: a restart would lose the copy in memory, the only sound one that is left
                 State.DEGRADED,
-                f"the database was damaged and has been moved to {self._database.recovered}",
-                "apply your objects again, then remove the damaged file",
+                f"{self.directory / DATABASE} is damaged: changes are refused, reads are answered from memory",
+                "save your objects now (kubectl get ... -o yaml), before cloudgateway is stopped",
             )
         if self._trouble:
             return Health(State.DEGRADED, self._trouble, "this is a fault of ours: please report it with the log")
@@ -247,13 +275,62 @@ class EmbeddedApi:
         await self._tasks.cancel()
         try:
             await self.store.close()
+        except StorageError as error:
+            self._log.error("the last changes that need no disk could not be written", error=error)
         finally:
             await self._database.close()
+            self._lock.close()
 
 
-def _prepare(directory: Path) -> None:
-    """The directory and the database file, both for their owner alone: secrets are in it."""
+def _prepare(directory: Path) -> io.FileIO:
+    """The directory and the database file, both for their owner alone: secrets are in it. The lock on the directory.
+
+    Raises OperatorError when another process serves it: each would answer from its own copy in memory.
+    """
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    database = directory / DATABASE
-    database.touch(mode=0o600)
-    database.chmod(0o600)  # SQLite gives its side files the same mode
+    lock = io.FileIO(os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
+    try:
+        _take(lock, directory)
+        database = directory / DATABASE
+        if not database.exists() and _leftovers(database):
+            raise _damaged(database, "it is gone, but the log of its last changes is there")
+        database.touch(mode=0o600)
+        database.chmod(0o600)  # SQLite gives its side files the same mode
+    except BaseException:
+        lock.close()
+        raise
+    return lock
+
+
+def _take(lock: io.FileIO, directory: Path) -> None:
+    """Lock the directory; the kernel lets go of it when this process ends, however it ends."""
+    end = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > end:
+                owner = os.pread(lock.fileno(), 20, 0).decode("ascii", "replace").strip()
+                raise OperatorError(
+                    f"{directory} is in use by another cloudgateway (process {owner})",
+                    next_step="stop that one first, or name another directory",
+                ) from None
+            time.sleep(0.05)
+    lock.truncate(0)
+    os.pwrite(lock.fileno(), b"%d\n" % os.getpid(), 0)
+
+
+def _leftovers(database: Path) -> bool:
+    """Whether SQLite's log of a database holds something: opening the database anew would delete it."""
+    log = database.with_name(f"{database.name}-wal")
+    return log.exists() and log.stat().st_size > 0
+
+
+def _damaged(path: Path, what: str) -> OperatorError:
+    return OperatorError(
+        f"{path}: {what}. It holds every object of this site and nothing can fill it again, so it has been left as "
+        "it is and nothing is started: an API that begins empty would have the edges delete their pods and devices",
+        next_step=f"put a good copy in its place, or save what can be read: sqlite3 {path.name} .recover | sqlite3 "
+        f"saved.db; to begin anew with no objects at all move {path.name}, {path.name}-wal and {TOKEN_FILE} away",
+    )

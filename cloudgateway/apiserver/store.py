@@ -80,6 +80,8 @@ class ObjectStore:
     """The storage of the embedded API. Build it with `await ObjectStore.open(...)`; `run` must run beside it."""
 
     def __init__(self, database: Database, fields: FieldPaths, reserved: int) -> None:
+        self.virgin = False
+        """Whether the database has never been written to."""
         self._database = database
         self._fields = fields
         self._issued = reserved
@@ -117,6 +119,7 @@ class ObjectStore:
         decoded = [(resource, bytes(value), msgspec.json.decode(value)) for resource, value in rows]
         first(value for resource, _, value in decoded if resource == "customresourcedefinitions.apiextensions.k8s.io")
         store = cls(database, fields, reserved)
+        store.virgin = reserved <= 1
         for resource, encoded, value in decoded:
             entry = make_entry(resource, value, fields=fields(resource), encoded=encoded)
             store._objects.setdefault(resource, {})[entry.key] = entry

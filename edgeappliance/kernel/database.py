@@ -112,17 +112,18 @@ class Database:
             thread.start()
 
     @classmethod
-    async def open(cls, path: Path, *, schema: str, suspect: bool = False) -> "Database":
+    async def open(cls, path: Path, *, schema: str, suspect: bool = False, renew: bool = True) -> "Database":
         """Open or create the file and bring it to the newest schema.
 
         `schema` is a package whose `NNN_name.sql` files are the versions, in order. A damaged file is moved aside
         and a new one made (`recovered` says where). `suspect`: it was found damaged while in use, so indexes are
-        compared with their tables as well; the check at every start leaves that out because it takes long. Raises
+        compared with their tables as well; the check at every start leaves that out because it takes long. Without
+        `renew` a damaged file is left as it is: StorageCorrupt, for what nothing can fill again. Raises
         OperatorError for a file of a newer version, StorageError when the file system refuses.
         """
         path = Path(path)
         check = "integrity_check" if suspect else "quick_check"
-        writer, reader, recovered = await asyncio.to_thread(_open, path, _migrations(schema), check)
+        writer, reader, recovered = await asyncio.to_thread(_open, path, _migrations(schema), check, renew)
         return cls(path, writer, reader, recovered)
 
     async def write(self, work: Callable[[Transaction], T], *, durable: bool) -> T:
@@ -276,12 +277,14 @@ def _migrations(schema: str) -> list[tuple[int, str]]:
 
 
 def _open(
-    path: Path, migrations: list[tuple[int, str]], check: str
+    path: Path, migrations: list[tuple[int, str]], check: str, renew: bool
 ) -> tuple[apsw.Connection, apsw.Connection, Path | None]:
     recovered = None
     try:
         writer = _connect(path, migrations, check)
     except (apsw.CorruptError, apsw.NotADBError) as error:
+        if not renew:
+            raise _translate(error) from None
         recovered = _move_aside(path)
         get_logger("database").error("damaged database moved aside", file=path, kept=recovered, error=error)
         try:

@@ -1,18 +1,21 @@
 """What is on disk when, what survives, and what happens when the disk refuses."""
 
 import asyncio
+import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+import apsw
 import pytest
 
 from cloudgateway.apiserver.embedded import EmbeddedApi
 from cloudgateway.apiserver.store import RESERVE, ObjectStore
 from edgeappliance.kernel.component import State
 from edgeappliance.kernel.database import Database, StorageError, Transaction
+from edgeappliance.kernel.errors import OperatorError
 from edgeappliance.kubeapi.storage import Change, ChangeType
 from tests.support.embedded_api import MERGE, Api, widget, widget_definition
 
@@ -198,16 +201,88 @@ async def test_what_was_answered_survives_a_crash_and_versions_only_grow(tmp_pat
     await api.embedded.close()
 
 
-async def test_a_damaged_database_is_kept_aside_and_said(tmp_path: Path) -> None:
-    directory = tmp_path / "api"
-    await (await EmbeddedApi.open(directory)).close()
+async def served(directory: Path) -> Api:
+    """An API with one object that has been served."""
+    api = Api(await EmbeddedApi.open(directory))
+    await api.embedded.serve()
+    await api.ok("POST", MAPS, {"metadata": {"name": "precious"}})
+    await api.embedded.close()
+    return api
+
+
+async def nonsense(directory: Path) -> None:
     (directory / "objects.db").write_bytes(b"nonsense" * 1000)
-    embedded = await EmbeddedApi.open(directory)
-    health = embedded.health()
+
+
+async def emptied(directory: Path) -> None:
+    (directory / "objects.db").write_bytes(b"")
+
+
+async def header_alone(directory: Path) -> None:
+    """What a copy without the -wal is when nothing has been folded in yet."""
+    (directory / "objects.db").unlink()
+    await (await Database.open(directory / "objects.db", schema="cloudgateway.apiserver.schema")).close()
+
+
+async def log_alone(directory: Path) -> None:
+    (directory / "objects.db").rename(directory / "objects.db-wal")
+
+
+async def spoiled_object(directory: Path) -> None:
+    database = await Database.open(directory / "objects.db", schema="cloudgateway.apiserver.schema")
+    await database.write(
+        lambda tx: tx.execute("UPDATE objects SET value = x'7b00' WHERE name = 'precious'"), durable=True
+    )
+    await database.close()
+
+
+@pytest.mark.parametrize("harm", [nonsense, emptied, header_alone, log_alone, spoiled_object])
+async def test_a_damaged_database_is_never_begun_anew(
+    tmp_path: Path, harm: Callable[[Path], Coroutine[Any, Any, None]]
+) -> None:
+    """An API that begins empty would have every edge delete what it runs."""
+    directory = tmp_path / "api"
+    await served(directory)
+    await harm(directory)
+    before = {path.name: path.read_bytes() for path in directory.glob("objects.db*") if path.suffix != ".db-shm"}
+    for _ in range(2):  # not even at the second attempt
+        with pytest.raises(OperatorError, match="nothing can fill it again") as refused:
+            await EmbeddedApi.open(directory)
+        assert "put a good copy in its place" in refused.value.next_step
+    after = {name: (directory / name).read_bytes() for name in before}
+    if harm is not emptied:
+        assert after == before
+    for name in ("objects.db", "objects.db-wal", "admin.token"):  # what the next step says
+        (directory / name).unlink(missing_ok=True)
+    await (await EmbeddedApi.open(directory)).close()
+
+
+async def test_a_database_damaged_in_use_still_answers_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy in memory is the last good one: the operator is told to save it, and no restart throws it away."""
+    api = Api(await EmbeddedApi.open(tmp_path / "api"))
+    await api.ok("POST", MAPS, {"metadata": {"name": "precious"}})
+
+    def spoil(transaction: Transaction, rows: Any) -> None:
+        raise apsw.CorruptError("database disk image is malformed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cloudgateway.apiserver.store._put", spoil)
+        status = await api.fails(503, "POST", MAPS, {"metadata": {"name": "a"}})
+        assert "damaged" in status["message"]
+    await api.ok("GET", f"{MAPS}/precious")
+    health = api.embedded.health()
     assert health.state is State.DEGRADED
-    assert "damaged" in health.reason
-    assert list(directory.glob("objects.db.damaged-*"))
+    assert "save your objects" in health.next_step
+    await api.embedded.close()
+
+
+async def test_a_directory_is_served_by_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloudgateway.apiserver.embedded.LOCK_SECONDS", 0.1)
+    embedded = await EmbeddedApi.open(tmp_path / "api")
+    with pytest.raises(OperatorError, match=f"in use by another cloudgateway .process {os.getpid()}"):
+        await EmbeddedApi.open(tmp_path / "api")
     await embedded.close()
+    await (await EmbeddedApi.open(tmp_path / "api")).close()
 
 
 async def test_the_database_is_for_its_owner_alone(tmp_path: Path) -> None:
