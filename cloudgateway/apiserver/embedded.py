@@ -1,12 +1,8 @@
 """The embedded API put together: database, core, controllers and, when asked for, the HTTPS shell."""
 
 import asyncio
-import fcntl
-import io
-import os
 import secrets
 import ssl
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -35,9 +31,6 @@ from edgeappliance.kubeapi.storage import Change, ChangeType
 NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 DATABASE = "objects.db"
 TOKEN_FILE = "admin.token"  # noqa: S105 - a file's name
-LOCK_FILE = "lock"
-LOCK_SECONDS = 5.0
-"""How long to wait for a directory that somebody else is about to leave (`cloudgateway token` without a gateway)."""
 STOP_SECONDS = 10.0
 CONTROLLER_PAUSE = 5.0
 """Seconds after which a controller that failed runs again."""
@@ -74,14 +67,12 @@ class EmbeddedApi:
         store: ObjectStore,
         core: ApiCore,
         registry: Registry,
-        lock: io.FileIO,
     ) -> None:
         self.directory = directory
         self.registry = registry
         self.core = core
         self._clock = clock
         self._database = database
-        self._lock = lock
         self.store = store
         self._shells: list[Shell] = []
         self._failure: BaseException | None = None
@@ -101,19 +92,11 @@ class EmbeddedApi:
         """
         clock = clock or SystemClock()
         try:
-            lock = await asyncio.to_thread(_prepare, directory)
+            await asyncio.to_thread(_prepare, directory)
         except OSError as error:
             raise OperatorError(
                 f"{directory}: {error.strerror}", next_step="name a directory that this user may write to"
             ) from None
-        try:
-            return await cls._open(directory, clock, lock)
-        except BaseException:
-            lock.close()
-            raise
-
-    @classmethod
-    async def _open(cls, directory: Path, clock: Clock, lock: io.FileIO) -> "EmbeddedApi":
         path = directory / DATABASE
         try:
             database = await Database.open(path, schema="cloudgateway.apiserver.schema", renew=False)
@@ -146,7 +129,7 @@ class EmbeddedApi:
 
         store.listen(end_watches)
         core = ApiCore(store=store, registry=registry, openapi=openapi, definitions=definitions, clock=clock)
-        api = cls(directory, clock=clock, database=database, store=store, core=core, registry=registry, lock=lock)
+        api = cls(directory, clock=clock, database=database, store=store, core=core, registry=registry)
         try:
             await api._begin()
         except BaseException:
@@ -279,46 +262,16 @@ class EmbeddedApi:
             self._log.error("the last changes that need no disk could not be written", error=error)
         finally:
             await self._database.close()
-            self._lock.close()
 
 
-def _prepare(directory: Path) -> io.FileIO:
-    """The directory and the database file, both for their owner alone: secrets are in it. The lock on the directory.
-
-    Raises OperatorError when another process serves it: each would answer from its own copy in memory.
-    """
+def _prepare(directory: Path) -> None:
+    """The directory and the database file, both for their owner alone: secrets are in it."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = io.FileIO(os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
-    try:
-        _take(lock, directory)
-        database = directory / DATABASE
-        if not database.exists() and _leftovers(database):
-            raise _damaged(database, "it is gone, but the log of its last changes is there")
-        database.touch(mode=0o600)
-        database.chmod(0o600)  # SQLite gives its side files the same mode
-    except BaseException:
-        lock.close()
-        raise
-    return lock
-
-
-def _take(lock: io.FileIO, directory: Path) -> None:
-    """Lock the directory; the kernel lets go of it when this process ends, however it ends."""
-    end = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            if time.monotonic() > end:
-                owner = os.pread(lock.fileno(), 20, 0).decode("ascii", "replace").strip()
-                raise OperatorError(
-                    f"{directory} is in use by another cloudgateway (process {owner})",
-                    next_step="stop that one first, or name another directory",
-                ) from None
-            time.sleep(0.05)
-    lock.truncate(0)
-    os.pwrite(lock.fileno(), b"%d\n" % os.getpid(), 0)
+    database = directory / DATABASE
+    if not database.exists() and _leftovers(database):
+        raise _damaged(database, "it is gone, but the log of its last changes is there")
+    database.touch(mode=0o600)
+    database.chmod(0o600)  # SQLite gives its side files the same mode
 
 
 def _leftovers(database: Path) -> bool:

@@ -1,7 +1,6 @@
 """What is on disk when, what survives, and what happens when the disk refuses."""
 
 import asyncio
-import os
 import shutil
 import stat
 from collections.abc import Callable, Coroutine
@@ -274,15 +273,6 @@ async def test_a_database_damaged_in_use_still_answers_reads(tmp_path: Path, mon
     assert health.state is State.DEGRADED
     assert "save your objects" in health.next_step
     await api.embedded.close()
-
-
-async def test_a_directory_is_served_by_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloudgateway.apiserver.embedded.LOCK_SECONDS", 0.1)
-    embedded = await EmbeddedApi.open(tmp_path / "api")
-    with pytest.raises(OperatorError, match=f"in use by another cloudgateway .process {os.getpid()}"):
-        await EmbeddedApi.open(tmp_path / "api")
-    await embedded.close()
-    await (await EmbeddedApi.open(tmp_path / "api")).close()
 
 
 async def test_the_database_is_for_its_owner_alone(tmp_path: Path) -> None:
