@@ -57,7 +57,8 @@ class ComponentMetrics(Collector):
 
     `<prefix>_component_up{component}` is 1 while running, `<prefix>_component_restarts_total{component}` counts the
     supervisor's restarts; every other number among a component's details becomes `<prefix>_<component>_<detail>`,
-    a counter when it ends in `_total`.
+    a counter when it ends in `_total`. The numbers of a table of tables, such as `lines` by name, become
+    `<prefix>_<component>_line_<detail>{line}`.
     """
 
     def __init__(self, prefix: str, health: Callable[[], Mapping[str, Health]]) -> None:
@@ -75,15 +76,30 @@ class ComponentMetrics(Collector):
             restarts.add_metric([name], float(health.details.get(RESTARTS, 0)))
             for key, value in health.details.items():
                 if isinstance(value, int | float) and key != RESTARTS:
-                    figures.append(_figure(self._prefix, name, key, float(value)))
+                    figures.append(_family(f"{self._prefix}_{name}_{key}", f"of {name}", (), {(): value}))
+                elif isinstance(value, Mapping):
+                    figures += _table(f"{self._prefix}_{name}", key.removesuffix("s"), value)
         yield up
         yield restarts
         yield from figures
 
 
-def _figure(prefix: str, component: str, key: str, value: float) -> Metric:
-    name = re.sub(r"[^a-zA-Z0-9_]", "_", f"{prefix}_{component}_{key}")
-    words = f"{key.removesuffix('_total').replace('_', ' ')} of {component}"
-    if name.endswith("_total"):
-        return CounterMetricFamily(name.removesuffix("_total"), words, value)
-    return GaugeMetricFamily(name, words, value)
+def _table(prefix: str, label: str, table: Mapping[str, object]) -> Iterator[Metric]:
+    """The numbers of all rows, one family for each name among them."""
+    families: dict[str, dict[tuple[str, ...], float]] = {}
+    for row, figures in table.items():
+        for key, value in figures.items() if isinstance(figures, Mapping) else ():
+            if isinstance(value, int | float):
+                families.setdefault(key, {})[(str(row),)] = value
+    for key, samples in families.items():
+        yield _family(f"{prefix}_{label}_{key}", f"of each {label}", (label,), samples)
+
+
+def _family(name: str, whose: str, labels: Sequence[str], samples: Mapping[tuple[str, ...], float]) -> Metric:
+    name = re.sub(r"[^a-zA-Z0-9_]", "_", name)
+    counter = name.endswith("_total")
+    words = f"{name.removesuffix('_total').replace('_', ' ')}, {whose}"
+    made = (CounterMetricFamily if counter else GaugeMetricFamily)(name.removesuffix("_total"), words, labels=labels)
+    for values, value in samples.items():
+        made.add_metric(values, float(value))
+    return made

@@ -353,13 +353,13 @@ class LineCore:
     def report(self) -> dict[str, object]:
         """Units and their groups for ``edgecore status``, as plain values."""
         return {
-            "requests": self.figures.requests,
-            "answers": self.figures.answers,
-            "silences": self.figures.silences,
-            "broken": self.figures.broken,
-            "refused": self.figures.refused,
-            "writes": self.figures.writes,
-            "busy_seconds": round(self.figures.busy, 3),
+            "requests_total": self.figures.requests,
+            "answers_total": self.figures.answers,
+            "silences_total": self.figures.silences,
+            "broken_total": self.figures.broken,
+            "refused_total": self.figures.refused,
+            "writes_total": self.figures.writes,
+            "busy_seconds_total": round(self.figures.busy, 3),
             "down": self._down_reason,
             "units": {str(state.key): state.report() for state in self._units.values()},
         }

@@ -41,6 +41,20 @@ def test_details_are_typed_by_their_names() -> None:
     assert found["edgecore_edgehub_sent_bytes"].samples[0].name == "edgecore_edgehub_sent_bytes_total"
 
 
+def test_a_table_of_tables_is_labelled() -> None:
+    lines = {"modbus /dev/a": {"requests_total": 3, "down": "", "units": {}}, "modbus /dev/b": {"requests_total": 4}}
+    metrics = Metrics()
+    metrics.add_components(
+        "edgecore", lambda: {"mappers": Health(State.RUNNING, details={"lines": lines, "invalid": {"d": "why"}})}
+    )
+    family = families(metrics)["edgecore_mappers_line_requests"]
+    assert family.type == "counter"
+    assert {sample.labels["line"]: sample.value for sample in family.samples} == {
+        "modbus /dev/a": 3,
+        "modbus /dev/b": 4,
+    }
+
+
 def test_the_process_and_the_build_are_there() -> None:
     metrics = Metrics()
     metrics.add_process("edgecore", version="1.2.3", node="edge-1")
