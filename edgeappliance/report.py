@@ -45,6 +45,7 @@ def _device(result: CatalogueChange, device: Device | None, row: Mapping[str, An
         "line": row.get("line", ""),
         "unit": row.get("unit", ""),
         "reason": row.get("reason", ""),
+        "warnings": list(row.get("warnings", ())),
         "errors": [*(str(error) for error in result.errors), *row.get("errors", ())],
         "properties": properties,
     }

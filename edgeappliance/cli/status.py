@@ -96,6 +96,7 @@ def render_device(device: Mapping[str, Any], now_ms: int) -> list[str]:
     if device["reason"]:
         lines.append(f"  {device['reason']}")
     lines += [f"  error: {error}" for error in device["errors"]]
+    lines += [f"  warning: {warning}" for warning in device.get("warnings", ())]
     rows = []
     for item in device["properties"]:
         age = span((now_ms - item["reported_ms"]) / 1000) if item["reported_ms"] else ""

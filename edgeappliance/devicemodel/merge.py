@@ -17,8 +17,8 @@ from edgeappliance.devicemodel.spec import (
 
 _PROPERTY_NAME = re.compile(r"[a-zA-Z0-9\-_.,:/@#]{1,128}\Z")
 # The same number meant nanoseconds to the mappers of KubeEdge 1.15-1.17 (KubeEdge reference 7.5, "cycle unit
-# trap"): nobody polls a register once in 24 days, but many sample files hold 10000000000.
-_LONGEST_CYCLE_MS = 2**31 - 1
+# trap"): nobody polls a register less than once a week, but many files hold 1000000000 for a second.
+_LONGEST_CYCLE_MS = 7 * 86_400_000
 
 
 def merge(device: Mapping[str, Any], model: Mapping[str, Any] | None, *, local: bool = False) -> DeviceSpec:

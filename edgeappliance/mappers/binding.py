@@ -1,5 +1,6 @@
 """What a protocol makes of a DeviceSpec, and where the engine finds protocols."""
 
+import difflib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,12 +20,13 @@ class LineSettings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A device on its line."""
+    """A device on its line. `warnings` are about configuration that does nothing."""
 
     line: LineSettings
     unit: UnitKey
     profile: UnitProfile
     points: tuple[Point, ...]
+    warnings: tuple[FieldError, ...] = ()
 
 
 class FieldProtocol(Protocol):
@@ -54,6 +56,12 @@ class Protocols:
     def serves(self, name: str) -> bool:
         """Whether devices of this protocol are ours; others belong to external mappers."""
         return name.lower() in self._modules
+
+    def unserved(self, name: str) -> str:
+        """Why nothing is read of a device of a protocol that is not ours."""
+        matches = difflib.get_close_matches(name.lower(), self._modules, n=1)
+        hint = f'did you mean "{matches[0]}"?' if matches else f"built in: {', '.join(sorted(self._modules))}"
+        return f'no built-in mapper speaks "{name}" ({hint}); values must come from a program on MQTT'
 
     def of(self, spec: DeviceSpec) -> FieldProtocol:
         """The protocol of a device. Raises DeviceInvalid when there is none of that name."""

@@ -7,14 +7,23 @@ from typing import Any
 
 from edgeappliance.devicemodel import FieldError
 
+_TYPO = 0.75
+"""So alike (difflib's ratio) two keys are one: to go on without it would be to do something else than was meant."""
+
 
 class Fields:
-    """Keys that are asked for are known; `unknown` reports the others. Numbers may come as text ("9600")."""
+    """Keys that are asked for are known; `unknown` reports the others. Numbers may come as text ("9600").
 
-    def __init__(self, config: Mapping[str, Any], path: str, errors: list[FieldError]) -> None:
+    What is wrong goes to `errors`, what is only strange to `warnings`.
+    """
+
+    def __init__(
+        self, config: Mapping[str, Any], path: str, errors: list[FieldError], warnings: list[FieldError]
+    ) -> None:
         self._config = {key: value for key, value in config.items() if value is not None}
         self._path = path
         self._errors = errors
+        self._warnings = warnings
         self._asked: set[str] = set()
 
     def __contains__(self, key: str) -> bool:
@@ -90,12 +99,22 @@ class Fields:
         return default
 
     def unknown(self) -> None:
-        """Record each key that nobody asked for, with the one that was probably meant."""
+        """Record each key that nobody asked for.
+
+        One that is nearly ours is an error. Another one is a warning: Devices written for other mappers carry keys
+        that mean nothing here, and their users want them polled.
+        """
         for key in sorted(self._config.keys() - self._asked):
-            near = next((known for known in self._asked if known.lower() == key.lower()), None)
-            matches = [near] if near else difflib.get_close_matches(key, self._asked, n=1)
-            hint = f'; did you mean "{matches[0]}"?' if matches else ""
-            self.fail(key, f"is not a known key{hint}")
+            folded = {known.lower(): known for known in sorted(self._asked)}
+            matches = difflib.get_close_matches(key.lower(), folded, n=1, cutoff=_TYPO)
+            if matches:
+                self.fail(key, f'is not a known key; did you mean "{folded[matches[0]]}"?')
+            else:
+                self._warnings.append(FieldError(f"{self._path}.{key}", "is not a known key and does nothing"))
+
+    def nested(self, *keys: str) -> str:
+        """The first of `keys` that holds an object, empty when there is none."""
+        return next((key for key in keys if isinstance(self._config.get(key), Mapping)), "")
 
     def _get(self, key: str) -> Any:
         self._asked.add(key)

@@ -51,6 +51,11 @@ class Line:
         """Begin polling."""
         self._thread.start()
 
+    @property
+    def dead(self) -> bool:
+        """Its thread has ended without being told to."""
+        return not self._stopping and not self._thread.is_alive()
+
     def stop(self) -> None:
         """End the thread and close the port. Blocks for as long as the driver needs to notice."""
         self._stopping = True

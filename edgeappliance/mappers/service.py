@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,9 +51,11 @@ class Mappers:
         self._changing = asyncio.Lock()
         self._devices: dict[str, _Device] = {}
         self._invalid: dict[str, tuple[FieldError, ...]] = {}
+        self._not_ours: dict[str, str] = {}
         self._waiting: dict[str, DeviceSpec] = {}
         self._lines: dict[str, _LineEntry] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._woken = asyncio.Event()
         self._incoming: list[Event] = []
         self._incoming_lock = threading.Lock()
 
@@ -70,6 +72,7 @@ class Mappers:
             for entry in self._lines.values():
                 await self._start_line(entry)
             self._scope.spawn(self._tick(), name="ticks")
+            self._scope.spawn(self._take(), name="values")
 
     async def stop(self) -> None:
         """Close every line; devices and last values stay known."""
@@ -92,14 +95,27 @@ class Mappers:
         }
         if not self._running:
             return Health(State.STOPPED, details=details)
+        problems = list(self._problems(lines))
+        if not problems:
+            return Health(State.RUNNING, details=details)
+        reason, step = problems[0]
+        if len(problems) > 1:
+            reason += f" (and {len(problems) - 1} more: see edgecore devices)"
+        return Health(State.DEGRADED, reason, step, details=details)
+
+    def _problems(self, lines: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+        """(what is wrong, what to do), the widest first."""
         for key, report in lines.items():
             if report["down"]:
-                step = "check the port, its permissions and the cable; polling resumes by itself"
-                return Health(State.DEGRADED, f"{key}: {report['down']}", step, details=details)
+                step = "check the port or address, its permissions and the cable; polling resumes by itself"
+                yield f"{key}: {report['down']}", step
+        for device, known in self._devices.items():
+            state = self._road.state(device)
+            if state["state"] == "offline" and not lines[known.binding.line.key]["down"]:
+                step = "check its power and wiring, slaveID, and the line's baudRate, parity and stopBits"
+                yield f"device {device} does not answer: {state['reason']}", step
         for device, errors in self._invalid.items():
-            step = "correct the Device or its model"
-            return Health(State.DEGRADED, f"device {device}: {errors[0]}", step, details=details)
-        return Health(State.RUNNING, details=details)
+            yield f"device {device}: {errors[0]}", "correct the Device or its model"
 
     def devices(self) -> list[dict[str, Any]]:
         """Every device with its state and the last value of each property, for ``edgecore devices``."""
@@ -108,6 +124,7 @@ class Mappers:
             {"id": device, "state": "invalid", "errors": [str(error) for error in errors]}
             for device, errors in self._invalid.items()
         ]
+        rows += [{"id": device, "state": "unknown", "reason": reason} for device, reason in self._not_ours.items()]
         return sorted(rows, key=lambda row: str(row["id"]))
 
     # -- configuration --------------------------------------------------------------------------------------
@@ -126,8 +143,10 @@ class Mappers:
     async def _set(self, spec: DeviceSpec) -> None:
         self._invalid.pop(spec.id, None)
         self._waiting.pop(spec.id, None)
+        self._not_ours.pop(spec.id, None)
         if not self._protocols.serves(spec.protocol):
-            await self._remove(spec.id)  # an external mapper's
+            await self._remove(spec.id)
+            self._not_ours[spec.id] = self._protocols.unserved(spec.protocol)
             return
         try:
             # The first device of a protocol imports it: 30 ms here, ten times that on a small board.
@@ -146,6 +165,8 @@ class Mappers:
         known = self._devices.get(spec.id)
         if known is not None and known.binding.line != binding.line:
             await self._leave(spec.id, known.binding.line.key)
+        if binding.warnings and (known is None or known.binding.warnings != binding.warnings):
+            _log.warning("keys that do nothing", device=spec.id, keys="; ".join(str(item) for item in binding.warnings))
         self._devices[spec.id] = _Device(spec, binding)
         self._road.set_device(spec.id, binding.points, state_cycle=spec.state_report_cycle_ms / 1000)
         await self._join(spec.id, binding, protocol)
@@ -172,6 +193,7 @@ class Mappers:
 
     async def _remove(self, device: str, *, waiting: bool = False) -> None:
         self._invalid.pop(device, None)
+        self._not_ours.pop(device, None)
         if not waiting:
             self._waiting.pop(device, None)
         known = self._devices.pop(device, None)
@@ -233,16 +255,22 @@ class Mappers:
             waking = not self._incoming
             self._incoming += events
             if waking and self._loop is not None:
-                self._loop.call_soon_threadsafe(self._drain)
+                self._loop.call_soon_threadsafe(self._woken.set)
 
-    def _drain(self) -> None:
-        with self._incoming_lock:
-            events, self._incoming = self._incoming, []
-        self._road.take(events)
+    async def _take(self) -> None:
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            with self._incoming_lock:
+                events, self._incoming = self._incoming, []
+            self._road.take(events)
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
+            for key, entry in self._lines.items():
+                if entry.line is not None and entry.line.dead:
+                    raise RuntimeError(f"the thread of {key} is gone: {entry.line.failure or 'reason unknown'}")
             self._road.tick(self._clock.monotonic())
 
     # -- reports --------------------------------------------------------------------------------------------
@@ -263,6 +291,7 @@ class Mappers:
             "local": spec.local,
             "line": binding.line.key,
             "unit": binding.unit,
+            "warnings": [str(warning) for warning in binding.warnings],
             **self._road.state(spec.id),
             "properties": [_property_report(spec, point, latest.get(point.key)) for point in binding.points],
         }

@@ -30,7 +30,8 @@ class Modbus:
     def bind(self, spec: DeviceSpec) -> Binding:
         """Raises DeviceInvalid with all errors of the protocol's and the visitors' configuration."""
         errors: list[FieldError] = []
-        fields = Fields(spec.protocol_config, _CONFIG, errors)
+        warnings: list[FieldError] = []
+        fields = Fields(spec.protocol_config, _CONFIG, errors, warnings)
         line = _line(fields)
         serial = isinstance(line, SerialSettings)
         if serial and "slaveID" not in fields:
@@ -46,12 +47,12 @@ class Modbus:
         fields.unknown()
         points = []
         for index, item in enumerate(spec.properties):
-            visitor = Fields(item.visitor, f"spec.properties[{index}].visitors.configData", errors)
+            visitor = Fields(item.visitor, f"spec.properties[{index}].visitors.configData", errors, warnings)
             point = point_of(spec, item, visitor, unit=unit, max_registers=max_registers, max_coils=max_coils)
             if point is not None:
                 points.append(point)
         if errors:
-            raise DeviceInvalid(spec.id, tuple(errors))
+            raise DeviceInvalid(spec.id, (*errors, *warnings))
         profile = UnitProfile(
             timeout=timeout / 1000,
             retries=retries,
@@ -60,7 +61,7 @@ class Modbus:
                 space: _cost(line, space, max_coils if space.is_bits else max_registers, max_gap) for space in Space
             },
         )
-        return Binding(line, unit, profile, tuple(points))
+        return Binding(line, unit, profile, tuple(points), tuple(warnings))
 
     def driver(self, line: SerialSettings | TcpSettings) -> Driver:
         """pyserial is imported when the first serial line exists."""
@@ -84,7 +85,9 @@ def _line(fields: Fields) -> SerialSettings | TcpSettings:
     if port and host:
         fields.fail("ip", "is given together with serialPort; a device is on one line")
     if not port and not host:
-        fields.fail("serialPort", "is missing (or ip, for Modbus TCP)")
+        inside = fields.nested("com", "tcp", "common")
+        hint = f": what stands below {inside} belongs into configData itself" if inside else ""
+        fields.fail("serialPort", f"is missing (or ip, for Modbus TCP){hint}")
     serial = SerialSettings(
         port=port,
         baud=fields.integer("baudRate", 9600, 50, 4_000_000),

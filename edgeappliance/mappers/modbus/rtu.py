@@ -4,6 +4,7 @@ Own transactions in place of pymodbus's client, which takes a late answer as the
 repeats silent requests, and closes the port when a unit is dead.
 """
 
+import errno
 import os
 import termios
 import time
@@ -231,6 +232,8 @@ def _is_pty(port: str) -> bool:
 
 def _why(error: Exception) -> str:
     """The operating system's words without pyserial's wrapping."""
+    if isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.EBUSY):
+        return "in use by another program, or by us under another name of the port"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     return str(error)

@@ -53,6 +53,8 @@ _ORDERS: dict[str, str] = {
 _SILENT_S = 60.0
 """A value that does not change is said again this often when no report cycle is set."""
 _LONGEST_INTEGER = 4
+_LONGEST_WRITE = 123
+"""Registers of one write (Modbus Application Protocol V1.1b3, 6.12)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +109,11 @@ def point_of(
     count = _count(fields, kind, max_coils if space.is_bits else max_registers)
     if start + count > 65536:
         fields.fail("limit", f"{count} addresses from {start} end behind 65535")
+    writable = item.access is Access.READ_WRITE and space.writable
+    if writable and space is Space.HOLDING and count > _LONGEST_WRITE:
+        fields.fail("limit", f"at most {_LONGEST_WRITE} registers can be written at once; make the property ReadOnly")
     codec = _codec(fields, item, space, kind, count)
     report = _report(fields, item)
-    writable = item.access is Access.READ_WRITE and space.writable
     fields.unknown()
     return Point(
         device=spec.id,

@@ -170,6 +170,9 @@ def test_a_cycle_in_nanoseconds_is_explained():
     (error,) = errors_of(device(properties=[item]), model())
     assert "115 days" in error.message
     assert "milliseconds" in error.message
+    item = {"name": "limit", "collectCycle": 1_000_000_000}  # a second of the old mappers, 11 days of ours
+    (error,) = errors_of(device(properties=[item]), model())
+    assert "11 days" in error.message
 
 
 def test_missing_namespace_is_default_and_protocol_falls_back_to_the_model():

@@ -114,8 +114,30 @@ def test_all_errors_are_told_at_once_with_their_fields() -> None:
         f"{VISITORS}.limit: 'x' is not a whole number",
         f"{VISITORS}.bit: is for whole numbers in registers",
         f"{VISITORS}.scale: 0 would make every value 0; leave it out for 1",
-        f"{VISITORS}.frobnicate: is not a known key",
+        f"{VISITORS}.frobnicate: is not a known key and does nothing",
     ]
+
+
+def test_keys_of_other_mappers_are_warnings_and_misspelt_ones_errors() -> None:
+    binding = bind({**SERIAL, "customizedValues": {"serialType": "RS485"}}, max=10)
+    assert [str(warning) for warning in binding.warnings] == [
+        "spec.protocol.configData.customizedValues: is not a known key and does nothing",
+        f"{VISITORS}.max: is not a known key and does nothing",
+    ]
+    assert errors(SERIAL, isswap=True, dataTyp="int") == [
+        f'{VISITORS}.dataTyp: is not a known key; did you mean "dataType"?',
+        f'{VISITORS}.isswap: is not a known key; did you mean "isSwap"?',
+    ]
+    assert errors({"slaveID": 1, "com": {"serialPort": "/dev/ttyS0"}})[0] == (
+        "spec.protocol.configData.serialPort: is missing (or ip, for Modbus TCP): what stands below com belongs into "
+        "configData itself"
+    )
+
+
+def test_more_registers_than_one_write_takes_are_for_reading() -> None:
+    text: dict[str, Any] = {"type": "STRING", "limit": 124}
+    assert "at most 123 registers can be written" in errors(SERIAL, **text)[0]
+    assert bound(**text, access="ReadOnly").span.count == 124
 
 
 @pytest.mark.parametrize(

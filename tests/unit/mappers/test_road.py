@@ -5,15 +5,22 @@ import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgeappliance.devicemodel import CatalogueChange, DeviceSpec
+from edgeappliance.kernel.clock import SystemClock
+from edgeappliance.kernel.component import State
+from edgeappliance.kernel.supervisor import Supervisor
 from edgeappliance.mappers.bench.faults import Fault
 from edgeappliance.mappers.bench.meter import LIMIT_REGISTER, Meter
 from edgeappliance.mappers.bench.rtu_line import RtuLine
-from edgeappliance.mappers.bench.slave import Table
+from edgeappliance.mappers.bench.slave import Table, Unit
 from edgeappliance.mappers.bench.tcp_server import TcpServer
+from edgeappliance.mappers.binding import Binding, Protocols
+from edgeappliance.mappers.modbus.protocol import Modbus
+from edgeappliance.mappers.service import Mappers
 from tests.support.fieldbus import MemoryBus, running_mappers, spec_of
 from tests.support.net import free_port
 
@@ -203,6 +210,14 @@ async def test_invalid_devices_are_reported_and_polled_when_corrected(tmp_path: 
 async def test_devices_of_other_protocols_are_left_to_others() -> None:
     spec = replace(spec_of("x", {}, {}), protocol="opcua")
     async with running_mappers(spec) as (mappers, _):
+        (row,) = mappers.devices()
+        assert row["reason"] == (
+            'no built-in mapper speaks "opcua" (built in: modbus); values must come from a program on MQTT'
+        )
+        assert mappers.health().state is State.RUNNING
+        await mappers.apply(CatalogueChange(spec.id, replace(spec, protocol="modbuss")))
+        assert 'did you mean "modbus"?' in mappers.devices()[0]["reason"]
+        await mappers.apply(CatalogueChange(spec.id, None))
         assert mappers.devices() == []
         assert mappers.health().state == "running"
 
@@ -270,3 +285,65 @@ async def test_what_was_read_before_a_restart_is_stale_when_the_device_is_gone()
         assert actual["metadata"]["quality"] == "stale"
         assert "Connection refused" in actual["metadata"]["reason"]
         assert bus.actual("default/d", "b") is None  # another type than it has now
+
+
+async def test_a_silent_device_is_named_with_what_to_do(tmp_path: Path) -> None:
+    register = {"register": "HoldingRegister", "offset": 0, "type": "INT"}
+    config = {"serialPort": str(tmp_path / "tty"), "timeout": 50, "foreign": 1}
+    there, gone = (spec_of(f"d{unit}", {**config, "slaveID": unit}, {"a": register}) for unit in (1, 2))
+    unit = Unit(1)
+    unit.fill(Table.HOLDING, 0, [7])
+    with RtuLine([unit], link=str(tmp_path / "tty"), baud=19200):
+        async with running_mappers(there, gone) as (mappers, bus):
+            await bus.until(lambda: bus.state("default/d2") == "offline" and bus.state("default/d1") == "online")
+            health = mappers.health()
+            assert health.state is State.DEGRADED
+            assert health.reason == "device default/d2 does not answer: no answer from unit 2 within 50 ms"
+            assert "baudRate" in health.next_step
+            assert mappers.devices()[0]["warnings"] == [
+                "spec.protocol.configData.foreign: is not a known key and does nothing"
+            ]
+
+
+class DyingDriver:
+    """Breaks the promise that `close` never raises, so that nothing can save its thread."""
+
+    def open(self) -> None:
+        raise RuntimeError("a bug")
+
+    def close(self) -> None:
+        raise RuntimeError("another bug")
+
+    def cancel(self) -> None: ...
+
+    def dispose(self) -> None: ...
+
+
+class DyingProtocol:
+    def __init__(self) -> None:
+        self.drivers = 0
+
+    def bind(self, spec: DeviceSpec) -> Binding:
+        return Modbus().bind(spec)
+
+    def driver(self, line: object) -> Any:
+        self.drivers += 1
+        return DyingDriver()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_thread_that_dies_restarts_the_component(monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol = DyingProtocol()
+    protocols = Protocols({"modbus": "unused"})
+    monkeypatch.setattr(protocols, "of", lambda _spec: protocol)
+    spec = spec_of("d", {"ip": "127.0.0.1"}, {"a": {"register": "HoldingRegister", "offset": 0}})
+    supervisor = Supervisor(initial=0.05, maximum=0.1)
+    mappers = supervisor.add(
+        "mappers", lambda scope: Mappers(scope=scope, bus=MemoryBus(), clock=SystemClock(), protocols=protocols)
+    )
+    await mappers.apply(CatalogueChange(spec.id, spec))
+    await supervisor.start()
+    async with asyncio.timeout(20):
+        while protocol.drivers < 2:
+            await asyncio.sleep(0.05)
+    await supervisor.stop()
