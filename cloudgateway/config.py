@@ -28,6 +28,15 @@ class CloudHubSettings(Struct, frozen=True):
     keepalive: Annotated[
         float, Meta(ge=5, le=3600, description="Seconds without a keepalive after which a node counts as gone.")
     ] = 30.0
+    queue_mb: Annotated[
+        int,
+        Meta(
+            ge=16,
+            le=1_000_000,
+            description="MB of messages that may wait for all nodes together (for one node 4096 messages and 32 MB). "
+            "What does not fit is sent when there is room again.",
+        ),
+    ] = 512
     authorize: Annotated[
         bool, Meta(description="Refuse what a node says about anything but itself. Off is upstream's default.")
     ] = True

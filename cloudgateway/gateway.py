@@ -60,11 +60,6 @@ class Gateway:
             raise RuntimeError("the gateway is not started")
         return self._api
 
-    @property
-    def metrics_port(self) -> int:
-        """Port of /metrics; 0 when there is none."""
-        return 0 if self._pages is None else self._pages.port
-
     async def start(self) -> None:
         """Start every part. Raises OperatorError for what keeps the gateway from its job; leaves nothing behind."""
         limit_tls_buffers()
@@ -136,6 +131,7 @@ class Gateway:
                     node_limit=hub_settings.node_limit,
                     keepalive=hub_settings.keepalive,
                     authorize=hub_settings.authorize,
+                    queue_bytes=hub_settings.queue_mb * 1024 * 1024,
                 ),
                 credentials=self.credentials,
                 records=records,

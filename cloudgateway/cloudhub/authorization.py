@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from cloudgateway.cloudhub.dispatch import Destination
+from edgeappliance.wire import gojson
 from edgeappliance.wire.errors import WireError
 from edgeappliance.wire.kube import error_resp, status_error
 from edgeappliance.wire.message import Message
@@ -221,6 +222,37 @@ def _referenced(node: str, message: Message, name: ResourceName, relations: Rela
     return f"no pod of the node uses {name.type} {name.namespace}/{name.name}"
 
 
+def _account_token(node: str, message: Message, name: ResourceName, relations: Relations) -> str | None:
+    """NodeRestriction: a token is for a pod of the node and ends with it, else one query would give a key for ever."""
+    reason = _referenced(node, message, name, relations)
+    if reason is not None:
+        return reason
+    try:
+        request = gojson.loads(message.content_bytes(), _TokenRequest, field="content")
+    except WireError as error:
+        return error.reason
+    bound = request.spec.boundObjectRef
+    if bound is None or bound.kind != "Pod" or not bound.uid:
+        return "the token is not bound to a pod"
+    if relations.pod_node(name.namespace, bound.name) != node:
+        return f"the token is for pod {name.namespace}/{bound.name}, which is not the node's"
+    return None
+
+
+class _Bound(msgspec.Struct):
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+
+
+class _TokenSpec(msgspec.Struct):
+    boundObjectRef: _Bound | None = None
+
+
+class _TokenRequest(msgspec.Struct):
+    spec: _TokenSpec = msgspec.field(default_factory=_TokenSpec)
+
+
 def _allowed(*operations: Operation) -> Rule:
     def rule(_node: str, message: Message, name: ResourceName, _relations: Relations) -> str | None:
         return None if message.operation in operations else _operation(message, name)
@@ -245,7 +277,7 @@ _RULES: dict[str, Rule] = {
     ResourceType.PERSISTENT_VOLUME: _referenced,
     ResourceType.PERSISTENT_VOLUME_CLAIM: _referenced,
     ResourceType.VOLUME_ATTACHMENT: _referenced,
-    ResourceType.SERVICE_ACCOUNT_TOKEN: _referenced,
+    ResourceType.SERVICE_ACCOUNT_TOKEN: _account_token,
     ResourceType.CSR: _allowed(Operation.INSERT, Operation.QUERY),
     ResourceType.EVENT: _allowed(Operation.INSERT, Operation.UPDATE, Operation.PATCH),
 }

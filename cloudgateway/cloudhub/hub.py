@@ -10,7 +10,7 @@ from cloudgateway.cloudhub.connection import CLOSE_TIME, Connection, Link
 from cloudgateway.cloudhub.delivery import Kind, plan, resource_type
 from cloudgateway.cloudhub.dispatch import Destination, destination
 from cloudgateway.cloudhub.needs import ClusterView, CredentialSource, HubSettings, Leases, Records, Upstream
-from cloudgateway.cloudhub.queue import OURS, UPSTREAM, NodeQueue, Outcome
+from cloudgateway.cloudhub.queue import OURS, UPSTREAM, NodeQueue, Outcome, QueueBudget
 from cloudgateway.cloudhub.session import Incoming, Session, SessionInfo
 from cloudgateway.cloudhub.traffic import Traffic
 from cloudgateway.onboarding.authority import NODE_PREFIX
@@ -66,6 +66,7 @@ class CloudHub:
         self._tasks = tasks
         self._controllers: dict[Destination, Upstream] = {}
         self._callbacks: list[SessionCallback] = []
+        self._budget = QueueBudget(settings.queue_bytes)
         self._sessions: dict[str, Session] = {}
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
@@ -284,7 +285,9 @@ class CloudHub:
         if not same_store:
             self._log.info("the node has a new store, sending it everything", node=session.node)
         versions = self._records.versions(session.node) if same_store else {}
-        session.queue = NodeQueue(OURS if session.ours else UPSTREAM, versions, self._traffic.queue)
+        session.queue = NodeQueue(
+            OURS if session.ours else UPSTREAM, versions, self._traffic.queue, budget=self._budget
+        )
         session.ready = True
         self._log.info("node connected", node=session.node, peer=session.connection.peer, ours=session.ours)
         self._tell(session, up=True)
@@ -409,6 +412,7 @@ class CloudHub:
         if self._sessions.get(session.node) is session:
             del self._sessions[session.node]
         session.inbox.clear()
+        session.queue.release()
         session.connection.close()
         was_ready, session.ready = session.ready, False
         self._log.info("node disconnected", node=session.node, reason=reason)

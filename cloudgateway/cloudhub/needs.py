@@ -56,10 +56,14 @@ class CredentialSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HubSettings:
-    """The operator's choices. `keepalive` is the silence in seconds after which a session ends."""
+    """The operator's choices. `keepalive` is the silence in seconds after which a session ends.
+
+    `queue_bytes` is what may wait for all nodes together.
+    """
 
     host: str
     port: int
     node_limit: int
     keepalive: float = 30.0
     authorize: bool = True
+    queue_bytes: int = 512 * 1024 * 1024

@@ -2,8 +2,9 @@
 
 Objects are keyed by UID and the newest wins; a peer that is not ours gets them one at a time, five sends five
 seconds apart, as upstream; ours gets a window of them. An object that the peer refuses or never acknowledges waits
-by itself with growing pauses, the others go on. What is waiting is bounded in number and bytes; a message costs its
-own length and about 1 KB. What did not fit is asked for again when there is room (`take_resync`).
+by itself with growing pauses, the others go on. What is waiting is bounded in number and bytes, for each node and
+for all together (`QueueBudget`); a message costs its own length and about 1 KB. What did not fit is asked for again
+when there is room (`take_resync`).
 """
 
 from collections import deque
@@ -93,10 +94,29 @@ class QueueCounters:
     given_up: int = 0
 
 
+@dataclass(slots=True)
+class QueueBudget:
+    """Bytes that all queues of a gateway may hold together; two thousand full ones would be 64 GB."""
+
+    limit: int
+    used: int = 0
+
+    @property
+    def full(self) -> bool:
+        return self.used >= self.limit
+
+
 class NodeQueue:
     """The downstream state of one session."""
 
-    def __init__(self, limits: QueueLimits, versions: Mapping[str, int], counters: QueueCounters | None = None) -> None:
+    def __init__(
+        self,
+        limits: QueueLimits,
+        versions: Mapping[str, int],
+        counters: QueueCounters | None = None,
+        *,
+        budget: QueueBudget | None = None,
+    ) -> None:
         """`versions` are the acknowledged versions by UID, from the node's ObjectSync records."""
         self._limits = limits
         self._versions = dict(versions)
@@ -110,6 +130,7 @@ class NodeQueue:
         self._bytes = 0
         self._short = False
         self.counters = counters or QueueCounters()
+        self._budget = budget or QueueBudget(limit=2**62)
 
     def __len__(self) -> int:
         """Messages waiting or in flight."""
@@ -133,9 +154,10 @@ class NodeQueue:
             return Outcome.REFUSED, None
         if delivery.kind is Kind.ONCE or delivery.subject is None:
             if not self._fits(payload):
+                self._short = True
                 return Outcome.FULL, None
             self._once.append(payload)
-            self._bytes += len(payload)
+            self._account(len(payload))
             return Outcome.QUEUED, None
         subject = delivery.subject
         entry = _Entry(msg_id, payload, subject, delivery.version, delivery.deletes)
@@ -181,7 +203,7 @@ class NodeQueue:
         """The next message to put on the wire now; None when there is none or the window is full."""
         if self._once:
             payload = self._once.popleft()
-            self._bytes -= len(payload)
+            self._account(-len(payload))
             self.counters.sent += 1
             return payload
         for line in (self._ready_replies, self._ready):
@@ -242,7 +264,7 @@ class NodeQueue:
             self._land(slot)
             if slot.waiting is None:  # a newer version takes its place, with an id of its own
                 slot.waiting = entry
-                self._bytes += len(entry.payload)
+                self._account(len(entry.payload))
             self._make_ready(slot, first=True)
         for key in [key for key in self._paused if self._slots[key].not_before <= now]:
             self._paused.discard(key)
@@ -261,10 +283,24 @@ class NodeQueue:
 
     def take_resync(self) -> bool:
         """Whether messages were turned away for lack of room and there is room again. True once."""
-        if not self._short or len(self) > self._limits.entries // 2 or self._bytes > self._limits.size // 2:
+        if (
+            not self._short
+            or self._budget.full
+            or len(self) > self._limits.entries // 2
+            or self._bytes > self._limits.size // 2
+        ):
             return False
         self._short = False
         return True
+
+    def release(self) -> None:
+        """The session is over: what waited costs nothing any more."""
+        self._budget.used -= self._bytes
+        self._budget = QueueBudget(limit=0)
+
+    def _account(self, more: int) -> None:
+        self._bytes += more
+        self._budget.used += more
 
     def _fits(self, payload: bytes, *, in_place_of: _Entry | None = None) -> bool:
         if in_place_of is None:
@@ -273,7 +309,9 @@ class NodeQueue:
         else:
             room = True
             more = len(payload) - len(in_place_of.payload)
-        return room and (self._bytes + more <= self._limits.size or not self._bytes)
+        if not self._bytes:
+            return room  # one message always passes, however large and however full the others are
+        return room and self._bytes + more <= self._limits.size and self._budget.used + more <= self._budget.limit
 
     def _window_has_room(self, entry: _Entry) -> bool:
         if not self._flying:
@@ -285,9 +323,9 @@ class NodeQueue:
 
     def _wait(self, slot: _Slot, entry: _Entry) -> None:
         if slot.waiting is not None:
-            self._bytes -= len(slot.waiting.payload)
+            self._account(-len(slot.waiting.payload))
         slot.waiting = entry
-        self._bytes += len(entry.payload)
+        self._account(len(entry.payload))
         self._slots[slot.key] = slot
         if slot.flying is None and slot.key not in self._paused:
             self._make_ready(slot)
@@ -322,7 +360,7 @@ class NodeQueue:
         slot.flying = None
         del self._flying[entry.msg_id]
         self._flying_bytes -= len(entry.payload)
-        self._bytes -= len(entry.payload)
+        self._account(-len(entry.payload))
 
     def _settle(self, slot: _Slot) -> None:
         """After an acknowledgement: the newer version is next, or the slot is done."""
@@ -340,7 +378,7 @@ class NodeQueue:
         if slot.waiting is None:
             entry.sends = 0
             slot.waiting = entry
-            self._bytes += len(entry.payload)
+            self._account(len(entry.payload))
         slot.not_before = now + min(LONGEST_PAUSE, initial * 2.0**slot.failures)
         slot.failures = min(slot.failures + 1, 16)
         self._paused.add(slot.key)

@@ -81,10 +81,6 @@ class Session:
         self.ended = False
         self.troubled = False
 
-    @property
-    def info(self) -> SessionInfo:
-        return SessionInfo(self.connection.peer, self.ours)
-
     def received(self, payload: bytes) -> None:
         if not self.ended:
             self._hub.received(self, payload)

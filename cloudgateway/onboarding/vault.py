@@ -74,11 +74,6 @@ class Vault:
             return made
         raise _contended(CA_SECRET)
 
-    async def existing_authority(self) -> CertificateAuthority | None:
-        """The stored CA, or None before the first start of a gateway."""
-        stored = await self._secrets.get(CA_SECRET)
-        return None if stored is None else _authority(stored)
-
     async def server_certificate(
         self, authority: CertificateAuthority, addresses: Sequence[str], now: datetime
     ) -> KeyPair:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from cloudgateway.cloudhub.delivery import Delivery, Kind, Subject
-from cloudgateway.cloudhub.queue import OURS, UPSTREAM, NodeQueue, Outcome, QueueLimits, Record
+from cloudgateway.cloudhub.queue import OURS, UPSTREAM, NodeQueue, Outcome, QueueBudget, QueueLimits, Record
 
 
 def subject(uid: str) -> Subject:
@@ -26,8 +26,8 @@ ONCE = Delivery(Kind.ONCE)
 class Driver:
     """A queue with a clock; payload and message id are the same text."""
 
-    def __init__(self, limits: QueueLimits = UPSTREAM, **versions: int) -> None:
-        self.queue = NodeQueue(limits, versions)
+    def __init__(self, limits: QueueLimits = UPSTREAM, *, budget: QueueBudget | None = None, **versions: int) -> None:
+        self.queue = NodeQueue(limits, versions, budget=budget)
         self.now = 100.0
 
     def push(self, delivery: Delivery, msg_id: str) -> tuple[Outcome, Record | None]:
@@ -207,6 +207,34 @@ def test_bytes_are_bounded_but_one_large_message_passes() -> None:
     assert hub.push(ONCE, "b")[0] is Outcome.FULL
     assert hub.push(version("a", 2), "a" * 60)[0] is Outcome.FULL
     assert hub.push(version("a", 2), "aa")[0] is Outcome.REPLACED
+
+
+def test_a_message_without_acknowledgement_that_does_not_fit_is_not_forgotten() -> None:
+    hub = Driver(QueueLimits(window=1, window_bytes=99, ack_timeout=5.0, entries=2, size=4))
+    assert hub.push(ONCE, "abc")[0] is Outcome.QUEUED
+    assert hub.push(ONCE, "de")[0] is Outcome.FULL
+    assert hub.sent() == ["abc"]
+    assert hub.queue.take_resync()
+
+
+def test_all_queues_together_are_bounded() -> None:
+    budget = QueueBudget(limit=10)
+    one, other = Driver(budget=budget), Driver(budget=budget)
+    assert one.push(version("a", 1), "a" * 6)[0] is Outcome.QUEUED
+    assert other.push(version("a", 1), "a" * 4)[0] is Outcome.QUEUED
+    assert budget.full
+    assert other.push(version("b", 1), "b")[0] is Outcome.FULL
+    assert not other.queue.take_resync(), "not while there is no room"
+    third = Driver(budget=budget)
+    assert third.push(version("c", 1), "c")[0] is Outcome.QUEUED, "one message always passes"
+    one.queue.release()
+    assert budget.used == 5
+    assert other.queue.take_resync()
+    assert other.push(version("b", 1), "b")[0] is Outcome.QUEUED
+    for hub in (other, third):
+        while sent := hub.sent():
+            hub.queue.acknowledge(sent[0])
+    assert budget.used == 0
 
 
 class AnyOrder(RuleBasedStateMachine):

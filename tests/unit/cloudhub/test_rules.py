@@ -159,6 +159,11 @@ MIRROR = {
 }
 
 
+def token_for(pod: str, **changes: str) -> Message:
+    bound = {"kind": "Pod", "apiVersion": "v1", "name": pod, "uid": "u", **changes}
+    return up("query", "default/serviceaccounttoken/robot", {"spec": {"boundObjectRef": bound}})
+
+
 @pytest.mark.parametrize(
     ("message", "allowed"),
     [
@@ -173,6 +178,13 @@ MIRROR = {
         (up("update", "default/configmap/mine"), False),
         (up("query", "kube-system/secret/mine"), False),
         (up("query", "default/serviceaccounttoken/sa", {}), False),
+        (token_for("mine"), True),
+        (token_for("theirs"), False),
+        (token_for("gone"), False),
+        (token_for("mine", kind="Secret"), False),
+        (token_for("mine", uid=""), False),
+        (up("query", "default/serviceaccounttoken/robot", {"spec": {"expirationSeconds": 10**9}}), False),
+        (up("query", "default/serviceaccounttoken/robot", "no JSON"), False),
         (up("patch", "default/podpatch/mine", "{}"), True),
         (up("patch", "default/podpatch/theirs", "{}"), False),
         (up("patch", "default/podpatch/gone", "{}"), True),
@@ -227,7 +239,7 @@ def test_authorization(message: Message, allowed: bool) -> None:
     relations = OpenRelations()
     relations.pods |= {("default", "mine"): NODE, ("default", "theirs"): "edge-2"}
     relations.devices |= {("default", "d1"): NODE, ("default", "d2"): "edge-2"}
-    relations.used.add((NODE, "configmap", "default", "mine"))
+    relations.used |= {(NODE, "configmap", "default", "mine"), (NODE, "serviceaccounttoken", "default", "robot")}
     reason = refusal(NODE, message, destination(message), relations)
     assert (reason is None) is allowed, reason
 
