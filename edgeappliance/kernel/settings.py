@@ -6,6 +6,7 @@ a suggestion.
 """
 
 import difflib
+import textwrap
 import tomllib
 import typing
 from collections.abc import Iterable, Mapping
@@ -147,14 +148,18 @@ def _describe(kind: type[msgspec.Struct], path: str, lines: list[str]) -> None:
         if isinstance(plain, type) and issubclass(plain, msgspec.Struct):
             tables.append((field.encode_name, plain, text))
             continue
-        lines += [f"# {part}" for part in text.splitlines()]
+        lines += _comment(text)
         default = _default(field)
         lines.append(f"# {field.encode_name} = {default}" if default else f"# {field.encode_name} =")
         lines.append("")
     for name, plain, text in tables:
-        lines += [f"# {part}" for part in text.splitlines()]
+        lines += _comment(text)
         lines.append(f"[{_join(path, name)}]")
         _describe(plain, _join(path, name), lines)
+
+
+def _comment(text: str) -> list[str]:
+    return [f"# {line}" for line in textwrap.wrap(text, 96)]
 
 
 def _unwrap(kind: Any) -> tuple[Any, str]:

@@ -69,6 +69,7 @@ def test_the_documentation_is_a_valid_file_of_the_defaults() -> None:
 
 def test_every_key_of_edgecore_is_documented() -> None:
     lines = settings.describe(EdgeSettings).splitlines()
+    assert max(map(len, lines)) <= 100
     for before, line in itertools.pairwise(lines):
         if line.startswith(("# ", "[")) and " = " in line:
             assert before.startswith("# "), line
