@@ -1,6 +1,7 @@
 """`cloudgateway token` and `crds install`: short visits to the API, whether the gateway runs or not."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,12 +47,17 @@ def listing(config: GatewaySettings) -> int:
     now = int(datetime.now(UTC).timestamp())
     rows = [("ID", "EXPIRES", "STATE", "NOTE")]
     for record in records:
-        state = "expired" if record.expires_at < now else f"{(record.expires_at - now) / _HOUR:.0f} h left"
-        rows.append((record.jti, format_expiry(record.expires_at), state, record.note))
+        rows.append((record.jti, format_expiry(record.expires_at), _left(record.expires_at - now), record.note))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip())
     return 0
+
+
+def _left(seconds: int) -> str:
+    if seconds < 0:
+        return "expired"
+    return f"{seconds / _HOUR:.0f} h left" if seconds >= 2 * _HOUR else f"{seconds / 60:.0f} min left"
 
 
 def revoke(config: GatewaySettings, jti: str) -> int:
@@ -80,17 +86,29 @@ async def _visited(config: GatewaySettings, work: Callable[[KubeClient], Awaitab
     if not directory:
         return await _through_cluster(config, work)
     kubeconfig = Path(directory) / ADMIN_KUBECONFIG
-    if await asyncio.to_thread(kubeconfig.exists):
+    if await asyncio.to_thread(_is_there, kubeconfig):
         named = msgspec.structs.replace(config.kubernetes, kubeconfig=str(kubeconfig), context="")
         try:
             return await _through_cluster(msgspec.structs.replace(config, kubernetes=named), work)
         except ApiUnavailable:
             pass  # the gateway is not running: its directory is free
+    fresh = not await asyncio.to_thread(_is_there, Path(directory))
     api = await embedded_api(config, serve=False)
+    if fresh:  # said, because it may be a slip of the pen
+        print(f"cloudgateway: {directory} did not exist; it is a new site now, with a CA of its own", file=sys.stderr)
     try:
         return await work(api.client)
     finally:
         await api.close()
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise OperatorError(
+            f"{path}: {error.strerror}", next_step="run this as the user who runs the gateway, or as root"
+        ) from None
 
 
 async def _through_cluster(config: GatewaySettings, work: Callable[[KubeClient], Awaitable[T]]) -> T:

@@ -61,6 +61,31 @@ def test_tokens_without_a_running_gateway(file: Path, directory: Path, capsys: p
     assert "what to do" in capsys.readouterr().err
 
 
+def test_a_new_site_is_said_and_a_short_life_is_told_in_minutes(
+    file: Path, directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--config", str(file), "--embedded", str(directory)]
+    assert main(["token", "create", *where, "--hours", "0.5"]) == 0
+    assert f"{directory} did not exist; it is a new site now" in capsys.readouterr().err
+    assert main(["token", "list", *where]) == 0
+    out, err = capsys.readouterr()
+    assert "30 min left" in out
+    assert err == ""
+
+
+def test_a_directory_of_somebody_else_is_said(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exists(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", exists)
+    assert main(["token", "list", "--config", str(file), "--embedded", "/srv/theirs"]) == 1
+    err = capsys.readouterr().err
+    assert "/srv/theirs/admin.kubeconfig: Permission denied" in err
+    assert "what to do: run this as the user" in err
+
+
 def test_everything_wrong_with_a_file_is_said_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bad.toml"
     path.write_text(
