@@ -12,7 +12,7 @@ from edgeappliance.mappers.points import Point
 
 
 class LineSettings(Protocol):
-    """How a line is reached: comparable, and named by `key`. One key is one line; it has one owner."""
+    """How a line is reached: a dataclass, named by `key`. One key is one line; it has one owner."""
 
     @property
     def key(self) -> str: ...

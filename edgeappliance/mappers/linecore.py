@@ -313,6 +313,8 @@ class LineCore:
 
     def line_down(self, reason: str, *, now: float) -> list[Event]:
         """The port is gone: nothing can be asked until `line_up`."""
+        if reason != self._down_reason:
+            self._doubt()
         self._down_reason = reason
         self._again = self._polling = None
         events: list[Event] = []
@@ -329,10 +331,16 @@ class LineCore:
     def line_up(self, *, now: float) -> None:
         """The port is open (again)."""
         self._down_reason = None
+        self._doubt()
         for state in self._units.values():
             state.breaker.answered()
             for group in state.groups.values():
                 group.due = now
+
+    def _doubt(self) -> None:
+        """Why a unit does not answer is to be said anew: it was silent, then the line was gone, or the reverse."""
+        for state in self._units.values():
+            state.announced = state.announced or None
 
     def _announce(self, state: Unit, reachable: bool, reason: str, now: float) -> list[Event]:
         """Say once that a unit's devices are there or gone; gone makes their values stale."""

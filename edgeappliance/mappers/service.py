@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from edgeappliance.devicemodel import CatalogueChange, DeviceInvalid, DeviceSpec, FieldError
@@ -156,7 +156,7 @@ class Mappers:
             others = entry.devices - {spec.id} if entry is not None else set()
             if entry is not None and others and entry.settings != binding.line:
                 self._waiting[spec.id] = spec
-                message = f"{binding.line.key} is used by {min(others)} with other line settings"
+                message = f"{binding.line.key} is used by {min(others)} with {_differing(entry.settings, binding.line)}"
                 raise DeviceInvalid(spec.id, (FieldError("spec.protocol.configData", message),))
         except DeviceInvalid as invalid:
             await self._remove(spec.id, waiting=spec.id in self._waiting)
@@ -295,6 +295,17 @@ class Mappers:
             **self._road.state(spec.id),
             "properties": [_property_report(spec, point, latest.get(point.key)) for point in binding.points],
         }
+
+
+def _differing(theirs: LineSettings, ours: LineSettings) -> str:
+    """Which settings of a line differ, in words."""
+    other = asdict(ours)  # type: ignore[call-overload]
+    parts = [
+        f"{key} {value} (here {other.get(key)})"
+        for key, value in asdict(theirs).items()  # type: ignore[call-overload]
+        if value != other.get(key)
+    ]
+    return "other line settings: " + ", ".join(parts)
 
 
 def _removed(core: LineCore, device: str, now: float) -> list[Event]:

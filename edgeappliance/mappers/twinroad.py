@@ -140,10 +140,7 @@ class TwinRoad:
             elif isinstance(event, Written):
                 self._take_written(event)
             elif event.device in self._points:
-                self._states[event.device] = event
-                self._pending_states.add(event.device)
-                if event.reachable:
-                    self._book.hurry(event.device)
+                self._take_reachable(event)
         self._flush()
 
     def state(self, device: str) -> dict[str, str]:
@@ -161,6 +158,20 @@ class TwinRoad:
         for device in self._book.due(now):
             self.ask(device)
         self._flush()
+
+    def _take_reachable(self, event: Reachable) -> None:
+        known = self._states.get(event.device)
+        self._states[event.device] = event
+        if event.reachable:
+            self._book.hurry(event.device)
+        if known == event:
+            return
+        if known is None or known.reachable is not event.reachable:
+            self._pending_states.add(event.device)
+        if event.reachable:
+            _log.info("device answers", device=event.device)
+        else:
+            _log.warning("device does not answer", device=event.device, reason=event.reason)
 
     def _take_written(self, event: Written) -> None:
         device, name = event.key

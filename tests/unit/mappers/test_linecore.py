@@ -260,6 +260,23 @@ def test_addresses_that_a_unit_is_silent_for_cost_the_others_little(cycle: float
     assert field.core.latest()[("d", "p2")].quality is Quality.GOOD
 
 
+def test_why_a_device_is_gone_is_always_the_newest_reason() -> None:
+    field = Field()
+    field.add(point("a", 0))
+    field.dead = {1}
+    field.run(5.0)
+    field.note(field.core.line_down("unplugged", now=field.now))
+    field.note(field.core.line_down("No such file", now=field.now))
+    field.note(field.core.line_down("No such file", now=field.now))
+    field.core.line_up(now=field.now)
+    field.run(5.0)
+    silent = "no answer from unit 1"
+    assert [event.reason for _, event in field.events if isinstance(event, Reachable)] == [
+        silent, "unplugged", "No such file", silent,
+    ]  # fmt: skip
+    assert [sample.reason for sample in field.samples("a")] == [silent, "unplugged", "No such file", silent]
+
+
 def test_a_device_failure_of_one_address_is_found() -> None:
     field = Field()
     field.failing = {4}
