@@ -113,7 +113,7 @@ async def test_broker_killed(busy: tuple[Stand, AppLedger], dice: random.Random)
     stand, _ = busy
 
     async def kill() -> None:
-        pid = (await stand.status())["components"]["broker"]["details"]["pid"]
+        pid = int((await stand.status())["components"]["broker"]["details"]["pid"])
         os.kill(pid, signal.SIGKILL)
 
     await rounds(busy, dice, kill)
