@@ -16,6 +16,8 @@ def check_set_point(point: Point, text: str) -> None:
             number = Decimal(text)
         except InvalidOperation:
             number = Decimal(0)  # encode() says what is wrong with it
+        if number.is_nan():
+            raise EncodeError(f"{text!r} is not a number")
         if point.minimum is not None and number < point.minimum:
             raise EncodeError(f"out of range: {text} is below the minimum {point.minimum}")
         if point.maximum is not None and number > point.maximum:

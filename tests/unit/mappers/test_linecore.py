@@ -342,6 +342,20 @@ def test_what_cannot_be_written_is_named() -> None:
     ]
 
 
+@pytest.mark.parametrize("text", ["NaN", "sNaN", "inf", "-inf", "1e999999999", "", "x", "1,5", "\N{INFINITY}"])
+def test_a_text_that_is_no_number_is_refused_with_limits_and_without(text: str) -> None:
+    """NaN is a float to a twin; what an app can ask for must not take the line down."""
+    field = Field()
+    field.add(
+        point("a", 0, minimum=Decimal(0), maximum=Decimal(10), codec=Codec(Raw.FLOAT, Shown.FLOAT, 4)),
+        point("b", 2, codec=Codec(Raw.FLOAT, Shown.FLOAT, 4)),
+    )
+    for name in ("a", "b"):
+        (written,) = field.core.set_point(("d", name), text)
+        assert isinstance(written, Written)
+        assert written.reason
+
+
 def test_a_device_that_keeps_another_value_is_told_so() -> None:
     class Stubborn(dict[int, int]):
         def __setitem__(self, key: int, value: int) -> None:
