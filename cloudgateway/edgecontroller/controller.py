@@ -80,7 +80,12 @@ class EdgeController:
             return
 
         async def answer() -> None:
-            for pushed in await self._upstream.answer(node, message, resource):
+            try:
+                answers = await self._upstream.answer(node, message, resource)
+            except Exception as error:  # noqa: BLE001 - one node's request must not end the work for the others
+                _log.error("request failed", node=node, resource=message.resource, error=error, exc_info=error)
+                answers = [message.error(f"{type(error).__name__}: {error}")]
+            for pushed in answers:
                 self._hub.push(node, pushed)
 
         await self._lanes.submit(node, str(resource), answer)

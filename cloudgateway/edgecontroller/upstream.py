@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from cloudgateway.edgecontroller import replies
 from cloudgateway.edgecontroller.deprecated import pod_statuses, replace_node_status
@@ -111,11 +112,11 @@ class Upstream:
 
     async def _register_node(self, resource: ResourceName, message: Message) -> Message:
         node = _object(message)
-        metadata = dict(node.get("metadata") or {})
-        plain, restricted = split_labels(metadata.get("labels") or {})
+        metadata = dict(_table(node, "metadata"))
+        plain, restricted = split_labels(_table(metadata, "labels"))
         metadata["name"] = resource.name
         metadata["labels"] = plain
-        metadata["annotations"] = {**(metadata.get("annotations") or {}), CLOUDCORE: self._address}
+        metadata["annotations"] = {**_table(metadata, "annotations"), CLOUDCORE: self._address}
         for name in ("uid", "resourceVersion", "creationTimestamp", "managedFields"):
             metadata.pop(name, None)
         body = {**node, "apiVersion": "v1", "kind": "Node", "metadata": metadata}
@@ -138,12 +139,12 @@ class Upstream:
             await self._client.patch(NODES, None, name, {"metadata": {"labels": missing}})
 
     async def _update_node(self, resource: ResourceName, message: Message) -> Message:
-        metadata = _object(message).get("metadata") or {}
+        metadata = _table(_object(message), "metadata")
         # Additive (reference 1.4 D): a null would take a label away.
         changes = {
-            key: {name: value for name, value in metadata[key].items() if value is not None}
+            key: kept
             for key in ("labels", "annotations")
-            if isinstance(metadata.get(key), dict)
+            if (kept := {name: value for name, value in _table(metadata, key).items() if value is not None})
         }
         if changes:
             await self._client.patch(NODES, None, resource.name, {"metadata": changes})
@@ -284,9 +285,19 @@ def _object(message: Message) -> KubeObject:
     return value
 
 
+def _table(obj: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A member that is an object where it is not left out. Raises WireError."""
+    value = obj.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise WireError("is not an object", field=f"content.{key}")
+    return value
+
+
 def _named(obj: KubeObject, gvr: GVR, resource: ResourceName) -> KubeObject:
     """The object under the name that the message is about, whatever its own metadata says."""
-    metadata = {**(obj.get("metadata") or {}), "name": resource.name}
+    metadata = {**_table(obj, "metadata"), "name": resource.name}
     if gvr.namespaced:
         metadata["namespace"] = resource.namespace
     return {**obj, "apiVersion": gvr.api_version, "kind": gvr.kind, "metadata": metadata}

@@ -424,6 +424,31 @@ async def test_a_request_of_no_known_form_is_refused(road: Road) -> None:
     assert answer.operation == "error"
 
 
+@pytest.mark.parametrize(
+    "content", [{"metadata": 1}, {"metadata": {"labels": ["a"]}}, {"metadata": {"labels": {"a": 1}}}, [], "x", None]
+)
+async def test_content_of_any_shape_gets_an_answer_and_harms_nobody(road: Road, content: Any) -> None:
+    ns = road.namespace
+    for operation, resource in (
+        ("insert", f"null/node/{road.node}"),
+        ("update", f"null/node/{road.node}"),
+        ("insert", f"default/nodestatus/{road.node}"),
+        ("insert", f"{ns}/pod/p"),
+        ("delete", f"{ns}/pod/p"),
+        ("insert", f"kube-node-lease/lease/{road.node}"),
+        ("update", f"kube-node-lease/lease/{road.node}"),
+        ("query", f"{ns}/serviceaccounttoken/sa"),
+        ("insert", f"default/certificatesigningrequest/{road.node}"),
+        ("update", f"{ns}/podstatus"),
+    ):
+        message = await road.tell(operation, resource, content)
+        assert (await road.hub.reply(message)).content_value() is not None, (operation, resource)
+    for operation in ("insert", "update", "patch"):
+        await road.tell(operation, f"{ns}/event/e", content)
+    node = await road.register()
+    assert node["metadata"]["name"] == road.node
+
+
 # synccontroller
 
 
