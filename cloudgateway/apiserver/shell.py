@@ -1,18 +1,61 @@
 """HTTP around the embedded API: TLS, who is asking, and the bytes in both directions. Nothing else."""
 
+import asyncio
 import hmac
 import ssl
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import hdrs, web
 
 from edgeappliance.kernel.log import get_logger
-from edgeappliance.kubeapi.errors import StatusFailure, too_large, unauthorized
+from edgeappliance.kubeapi.errors import StatusFailure, bad_request, too_large, unauthorized
 from edgeappliance.kubeapi.request import BODY_LIMIT, ApiRequest, ApiResponse, User
 
 Handle = Callable[[ApiRequest], Awaitable[ApiResponse]]
 SHUTDOWN_SECONDS = 0.5
 """Grace for requests under way; watches never end by themselves."""
+FIRST_REQUEST_SECONDS = 30.0
+BODY_SECONDS = 60.0
+"""How long a client may take for the head of its first request, and for a body."""
+LINGER_SECONDS = 1.0
+"""How long the rest of a refused body is read, so that its sender sees the answer."""
+LINE_LIMIT = 64 * 1024
+"""Bytes of a request line: a selector alone may have 8 KB."""
+PUBLIC = (["healthz"], ["livez"], ["readyz"], ["version"])
+IMPERSONATION = "impersonation is not supported by the embedded API of cloudgateway: it has administrators only"
+
+
+class _Door(web.Server):
+    """aiohttp's server, which waits for ever for a first request; this one does not."""
+
+    def __init__(self, serve: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
+        # A watcher that hangs up is noticed at once and its stream ended. Compressed bodies are not read: Kubernetes
+        # knows none, and a few bytes of them are many.
+        super().__init__(
+            serve,
+            handler_cancellation=True,
+            access_log=None,
+            auto_decompress=False,
+            max_line_size=LINE_LIMIT,
+            lingering_time=LINGER_SECONDS,
+        )
+        self._silent: dict[Any, asyncio.TimerHandle] = {}
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        loop = asyncio.get_running_loop()
+        self._silent[handler] = loop.call_later(FIRST_REQUEST_SECONDS, transport.abort)
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        self.heard(handler)
+        super().connection_lost(handler, exc)
+
+    def heard(self, handler: Any) -> None:
+        """A request has come on a connection."""
+        timer = self._silent.pop(handler, None)
+        if timer is not None:
+            timer.cancel()
 
 
 class HttpShell:
@@ -22,15 +65,15 @@ class HttpShell:
         self._handle = handle
         self._tokens = tokens
         self._runner: web.ServerRunner | None = None
+        self._door: _Door | None = None
         self._log = get_logger("apiserver")
         self.port = 0
         """The port that is listened on."""
 
     async def start(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
         """Listen; port 0 takes a free one. Raises OSError when the address cannot be had."""
-        # A watcher that hangs up is noticed at once and its stream ended.
-        server = web.Server(self._serve, handler_cancellation=True, access_log=None)
-        self._runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
+        self._door = _Door(self._serve)
+        self._runner = web.ServerRunner(self._door, shutdown_timeout=SHUTDOWN_SECONDS)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port, ssl_context=context)
         try:
@@ -47,41 +90,58 @@ class HttpShell:
             await runner.cleanup()
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        if self._door is not None:
+            self._door.heard(request.protocol)
         try:
-            user = self._user(request)
-        except PermissionError:
-            return _plain(ApiResponse(401, unauthorized().encode()))
+            asked = await self._asked(request)
+        except StatusFailure as failure:
+            answer = _plain(ApiResponse(failure.code, failure.encode()))
+            answer.force_close()  # what is left of the body is not waited for
+            return answer
+        answered = await self._handle(asked)
+        if isinstance(answered.body, bytes):
+            return _plain(answered)
+        return await self._stream(request, answered)
+
+    async def _asked(self, request: web.BaseRequest) -> ApiRequest:
+        """The request with its body; StatusFailure for what is not even looked at."""
+        user = self._user(request)
+        if user is None and request.path.split("/", 2)[1:2] not in PUBLIC:
+            raise unauthorized()  # before anything of a stranger's body is kept
+        if any(name.lower().startswith("impersonate-") for name in request.headers):
+            raise StatusFailure(403, "Forbidden", IMPERSONATION)
+        if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
+            raise StatusFailure(415, "UnsupportedMediaType", "the body of a request must not be compressed")
         body = b""
         if request.body_exists:
             if (request.content_length or 0) > BODY_LIMIT:
-                return _plain(ApiResponse(413, too_large(BODY_LIMIT).encode()))
+                raise too_large(BODY_LIMIT)
             body = await self._read(request)
-            if len(body) > BODY_LIMIT:
-                return _plain(ApiResponse(413, too_large(BODY_LIMIT).encode()))
-        try:
-            asked = ApiRequest.of(
-                request.method,
-                request.raw_path,
-                body=body,
-                content_type=request.headers.get(hdrs.CONTENT_TYPE, ""),
-                accept=",".join(request.headers.getall(hdrs.ACCEPT, ())),
-                user=user,
-            )
-        except StatusFailure as failure:
-            return _plain(ApiResponse(failure.code, failure.encode()))
-        answer = await self._handle(asked)
-        if isinstance(answer.body, bytes):
-            return _plain(answer)
-        return await self._stream(request, answer)
+        return ApiRequest.of(
+            request.method,
+            request.raw_path,
+            body=body,
+            content_type=_text(request.headers.get(hdrs.CONTENT_TYPE, "")),
+            accept=_text(",".join(request.headers.getall(hdrs.ACCEPT, ()))),
+            user=user,
+        )
 
     async def _read(self, request: web.BaseRequest) -> bytes:
-        """The body, but no more than one byte above the limit."""
+        """The body; StatusFailure when it is too large, too slow or broken."""
+        if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue" and request.transport is not None:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         parts, size = [], 0
-        async for chunk in request.content.iter_chunked(65536):
-            parts.append(chunk)
-            size += len(chunk)
-            if size > BODY_LIMIT:
-                break
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for chunk in request.content.iter_chunked(65536):
+                    parts.append(chunk)
+                    size += len(chunk)
+                    if size > BODY_LIMIT:
+                        raise too_large(BODY_LIMIT)
+        except TimeoutError:
+            raise StatusFailure(408, "Timeout", f"the body did not come within {BODY_SECONDS:g} s") from None
+        except web.RequestPayloadError as error:
+            raise bad_request(f"the body of the request cannot be read: {error}") from None
         return b"".join(parts)
 
     async def _stream(self, request: web.BaseRequest, answer: ApiResponse) -> web.StreamResponse:
@@ -104,14 +164,15 @@ class HttpShell:
         return response
 
     def _user(self, request: web.BaseRequest) -> User | None:
-        """Who asks: the bearer token's user, or the certificate's. PermissionError for a token nobody has."""
+        """Who asks: the bearer token's user, or the certificate's. StatusFailure 401 for a token nobody has."""
         header = request.headers.get(hdrs.AUTHORIZATION, "")
         scheme, _, token = header.partition(" ")
         if scheme.lower() == "bearer":
+            given = token.strip().encode("utf-8", "surrogateescape")  # whatever bytes came
             for known, user in self._tokens.items():
-                if hmac.compare_digest(known.encode(), token.strip().encode()):
+                if hmac.compare_digest(known.encode(), given):
                     return user
-            raise PermissionError
+            raise unauthorized()
         transport = request.transport
         certificate = transport.get_extra_info("peercert") if transport is not None else None
         return _certificate_user(certificate) if certificate else None
@@ -128,6 +189,11 @@ def _certificate_user(certificate: dict[str, object]) -> User | None:
             elif key == "organizationName":
                 groups.append(value)
     return User(name, tuple(groups)) if name else None
+
+
+def _text(header: str) -> str:
+    """A header without what is no UTF-8 and could not be said again."""
+    return header.encode("utf-8", "replace").decode()
 
 
 def _plain(answer: ApiResponse) -> web.Response:

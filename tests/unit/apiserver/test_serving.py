@@ -127,3 +127,80 @@ def test_certificates_are_kept_and_renewed(tmp_path: Path) -> None:
     assert late.admin("a", "g") != admin
     (tmp_path / "server.key").write_bytes((tmp_path / "admin.key").read_bytes())
     assert ApiCertificates(tmp_path, wall_ms=NOW_MS).server.key != (tmp_path / "admin.key").read_bytes()
+
+
+async def raw(shell: Shell, tmp_path: Path, request: bytes) -> bytes:
+    """What the server says to some bytes until it closes the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", shell.port, ssl=trusting(tmp_path))
+    writer.write(request)
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    writer.close()
+    return answer
+
+
+def authorized(tmp_path: Path) -> bytes:
+    token = (tmp_path / "api" / TOKEN_FILE).read_text().strip()
+    return b"Host: x\r\nConnection: close\r\nAuthorization: Bearer " + token.encode() + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "said"),
+    [
+        (b"GET /api/v1/nodes HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\xfe\r\n\r\n", 401, b"Unauthorized"),
+        (b"GET /api/v1/nodes HTTP/1.1\r\nHost: x\r\nAuthorization: Basic YTpi\r\n\r\n", 401, b"Unauthorized"),
+        (b"POST /api/v1/nodes HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\nx", 401, b"Unauthorized"),
+        (
+            b"POST /api/v1/nodes HTTP/1.1\r\nContent-Length: 2\r\nContent-Type: \xff\r\nAUTH\r\n{}",
+            415,
+            b"unknown format",
+        ),
+        (
+            b"POST /api/v1/nodes HTTP/1.1\r\nContent-Length: 2\r\nContent-Encoding: gzip\r\nAUTH\r\n{}",
+            415,
+            b"compressed",
+        ),
+        (b"POST /api/v1/nodes HTTP/1.1\r\nTransfer-Encoding: chunked\r\nAUTH\r\nzz\r\n", 400, b""),
+        (b"GET /api/v1/nodes HTTP/1.1\r\nImpersonate-User: bob\r\nAUTH\r\n", 403, b"impersonation is not supported"),
+    ],
+)
+async def test_strange_requests_are_answered_with_a_status(
+    shell: Shell, tmp_path: Path, request_: bytes, code: int, said: bytes
+) -> None:
+    answer = await raw(shell, tmp_path, request_.replace(b"AUTH", authorized(tmp_path).rstrip() + b"\r\n", 1))
+    assert int(answer.split()[1]) == code, answer
+    assert said in answer
+
+
+async def test_a_selector_of_eight_kilobytes_fits_the_request_line(shell: Shell, tmp_path: Path) -> None:
+    selector = b"a%20in%20(" + b",".join(b"v%d" % index for index in range(1540)) + b")"
+    request = b"GET /api/v1/nodes?labelSelector=" + selector + b"%2Cb HTTP/1.1\r\n" + authorized(tmp_path) + b"\r\n"
+    assert len(selector) < 8192 < len(request)
+    assert (await raw(shell, tmp_path, request)).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_body_that_waits_to_be_asked_for_is_asked_for(shell: Shell, tmp_path: Path) -> None:
+    body = b'{"metadata":{"name":"n"}}'
+    head = b"POST /api/v1/nodes HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: %d\r\n" % len(body)
+    reader, writer = await asyncio.open_connection("127.0.0.1", shell.port, ssl=trusting(tmp_path))
+    writer.write(head + authorized(tmp_path) + b"\r\n")
+    async with asyncio.timeout(10):
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
+        assert (await reader.read()).startswith(b"HTTP/1.1 201")
+    writer.close()
+
+
+async def test_who_says_nothing_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloudgateway.apiserver.shell.FIRST_REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr("cloudgateway.apiserver.shell.BODY_SECONDS", 0.3)
+    embedded = await EmbeddedApi.open(tmp_path / "api")
+    shell = await embedded.serve()
+    half = b"GET /api/v1/nodes HTTP/1.1\r\nHost: x\r\n"
+    for ending in await asyncio.gather(raw(shell, tmp_path, b""), raw(shell, tmp_path, half), return_exceptions=True):
+        assert ending == b"" or isinstance(ending, ConnectionError)
+    slow = b"POST /api/v1/nodes HTTP/1.1\r\nContent-Length: 99\r\n" + authorized(tmp_path) + b"\r\n{"
+    assert (await raw(shell, tmp_path, slow)).startswith(b"HTTP/1.1 408")
+    watching = b"GET /api/v1/nodes?watch=1&timeoutSeconds=1 HTTP/1.1\r\n" + authorized(tmp_path) + b"\r\n"
+    assert b"0\r\n\r\n" in await raw(shell, tmp_path, watching)  # ended in its own time, not by the door
+    await embedded.close()
