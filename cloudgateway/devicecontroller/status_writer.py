@@ -185,6 +185,10 @@ class StatusWriter:
                     "will write a device status again", device="/".join(key), seconds=round(delay, 1), error=str(error)
                 )
                 await asyncio.sleep(delay)
+            except Exception as error:  # noqa: BLE001 - one device's status must not end the others'
+                _log.error("cannot write a device status", device="/".join(key), error=error, exc_info=error)
+                self.figures.dropped += len(reports)
+                entry.twins = None
             else:
                 entry.backoff.reset()
                 entry.refused = ""

@@ -86,12 +86,16 @@ class PendingStatus:
 
 
 def load_twins(status_object: Mapping[str, Any]) -> Twins:
-    """The twins of a DeviceStatus object as the API gave it."""
+    """The twins of a DeviceStatus object as the API gave it; what a person wrote into it and is no twin is left out."""
     twins: Twins = {}
     for entry in (status_object.get("status") or {}).get("twins") or []:
-        twins[entry["propertyName"]] = {
-            half: dict(entry.get(half) or {"value": ""}) for half in ("reported", "observedDesired")
-        }
+        name = entry.get("propertyName") if isinstance(entry, dict) else None
+        if not isinstance(name, str):
+            continue
+        twins[name] = {}
+        for half in ("reported", "observedDesired"):
+            value = entry.get(half)
+            twins[name][half] = dict(value) if isinstance(value, dict) and "value" in value else {"value": ""}
     return twins
 
 

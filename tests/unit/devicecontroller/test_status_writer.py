@@ -107,6 +107,24 @@ async def test_a_refused_status_is_not_answered_and_holds_nothing_up(site: Site,
     assert site.writer.figures.dropped == 1
 
 
+async def test_a_fault_at_one_device_ends_nothing(
+    site: Site, scope: TaskScope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def properties(device: Mapping[str, Any]) -> Collection[str]:
+        raise KeyError("spec")
+
+    site.writer.start(scope)
+    with monkeypatch.context() as broken:
+        broken.setattr(site, "properties", properties)
+        site.report(1)
+        async with asyncio.timeout(5):
+            while not site.writer.figures.dropped:
+                await asyncio.sleep(0.01)
+    assert site.answers.empty()
+    site.report(2)
+    assert await asyncio.wait_for(site.answers.get(), 5) == "2"
+
+
 async def test_a_restart_of_the_component_loses_nothing(site: Site) -> None:
     failures: list[BaseException] = []
     first = TaskScope("first", failures.append)

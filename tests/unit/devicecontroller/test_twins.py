@@ -22,6 +22,12 @@ def pending(*updates: TwinUpdate) -> PendingStatus:
     return made
 
 
+def test_a_status_that_somebody_wrote_by_hand_is_read_as_far_as_it_is_one() -> None:
+    by_hand = [{"reported": {"value": "1"}}, "x", {"propertyName": "a", "reported": "x", "observedDesired": {}}]
+    empty = {"reported": {"value": ""}, "observedDesired": {"value": ""}}
+    assert load_twins({"status": {"twins": by_hand}}) == {"a": empty}
+
+
 def test_a_first_report_is_written_with_its_value() -> None:
     twins, patch = status_patch({}, pending(report(t=actual("9", timestamp=5))), {"t"})
     entry = {
