@@ -172,6 +172,8 @@ def _codec(fields: Fields, item: PropertySpec, space: Space, kind: _DataType, co
         fields.fail("limit", f"{count} is too long for a number")
     size = count if space.is_bits else 2 * count
     swap_words, swap_bytes = _swaps(fields)
+    if space.is_bits:
+        swap_words = swap_bytes = False  # KubeEdge's samples say isSwap for coils too; coils have no bytes to swap
     bit, bits = _bits(fields, raw, space, size)
     if shown is Shown.BOOLEAN and bits > 1:
         fields.fail("bitCount", "a boolean has one bit")

@@ -1,16 +1,21 @@
 """A Device's configuration: KubeEdge's keys, ours, and every error at once with its field."""
 
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeappliance.devicemodel import DeviceInvalid
 from edgeappliance.mappers.binding import Binding
-from edgeappliance.mappers.codec import Raw, Shown
+from edgeappliance.mappers.codec import DecodeError, EncodeError, Raw, Shown
 from edgeappliance.mappers.modbus.protocol import Modbus
 from edgeappliance.mappers.modbus.settings import SerialSettings, TcpSettings
+from edgeappliance.mappers.modbus.spaces import Space
 from edgeappliance.mappers.points import Point
+from edgeappliance.mappers.setpoints import check_set_point
 from tests.support.fieldbus import spec_of
 
 SERIAL = {"slaveID": 1, "serialPort": "/dev/ttyUSB0"}
@@ -170,3 +175,50 @@ def test_more_registers_than_one_write_takes_are_for_reading() -> None:
 )
 def test_each_error_names_its_field(protocol: dict[str, Any], visitor: dict[str, Any], field: str) -> None:
     assert any(error.split(":")[0].rsplit(".", 1)[-1] == field for error in errors(protocol, **visitor))
+
+
+def test_swaps_of_coils_mean_nothing() -> None:
+    """KubeEdge's sample devices say isSwap for every register, coils too."""
+    codec = bound(register="CoilRegister", type="BOOLEAN", isSwap=True, isRegisterSwap=True).codec
+    assert codec.decode(b"\1") == "true"
+
+
+VISITOR_VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "register": st.sampled_from(list(Space)),
+    "limit": st.integers(1, 4),
+    "dataType": st.sampled_from(
+        ["int", "int16", "int32", "uint64", "float32", "float64", "boolean", "string", "bytes"]
+    ),
+    "scale": st.floats(-1e6, 1e6),
+    "isSwap": st.booleans(),
+    "isRegisterSwap": st.booleans(),
+    "signed": st.booleans(),
+    "byteOrder": st.sampled_from(["ABCD", "DCBA", "little"]),
+    "bit": st.integers(0, 15),
+    "bitCount": st.integers(1, 8),
+    "length": st.integers(1, 9),
+    "encoding": st.sampled_from(["utf-8", "latin-1", "utf-16", "idna"]),
+    "valueOffset": st.floats(-1e9, 1e9),
+    "precision": st.integers(0, 15),
+}
+
+
+@given(
+    st.fixed_dictionaries({}, optional=VISITOR_VALUES),
+    st.sampled_from(["INT", "FLOAT", "DOUBLE", "STRING", "BOOLEAN", "BYTES"]),
+    st.none() | st.floats(-1e9, 1e9),
+    st.binary(min_size=16, max_size=16),
+    st.sampled_from(["5", "-0.5", "true", "NaN", "x", ""]),
+)
+def test_whatever_is_taken_decodes_and_encodes_or_says_why(
+    visitor: dict[str, Any], kind: str, minimum: float | None, data: bytes, text: str
+) -> None:
+    """A line reads many devices: what its thread trips over stops all of them."""
+    try:
+        point = bind(SERIAL, **visitor, type=kind, minimum=minimum).points[0]
+    except DeviceInvalid:
+        return
+    with suppress(DecodeError):
+        point.codec.decode(data[: point.codec.size])
+    with suppress(EncodeError):
+        check_set_point(point, text)
