@@ -368,6 +368,8 @@ class CloudHub:
         try:
             while not session.ended and (incoming := session.take()) is not None:
                 await self._handle(session, incoming)
+        except Exception as error:  # noqa: BLE001 - one node's fault must not end the others' sessions
+            self._broken(session, error)
         finally:
             session.draining = False
 

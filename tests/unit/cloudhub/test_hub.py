@@ -409,6 +409,21 @@ async def test_a_fault_while_opening_ends_only_that_session() -> None:
         await bad.close()
 
 
+async def test_a_fault_while_judging_ends_only_that_session() -> None:
+    class Broken(OpenRelations):
+        def pod_node(self, namespace: str, name: str) -> str | None:
+            raise KeyError("spec")
+
+    async with running_hub(relations=Broken()) as site:
+        good, bad = await site.connect("edge-1"), await site.connect("edge-bad")
+        await bad.send(edge.message("edged", "meta", "patch", "default/podpatch/p", "{}"))
+        await asyncio.wait_for(bad.closed.wait(), 5)
+        await site.until(lambda: site.hub.nodes() == ["edge-1"])
+        assert not good.closed.is_set()
+        await good.close()
+        await bad.close()
+
+
 async def test_a_session_that_another_replica_took_ends_here() -> None:
     leases = Leases()
     async with running_hub(leases=leases) as site:
