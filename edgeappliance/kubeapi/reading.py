@@ -28,6 +28,8 @@ BOOKMARK_INTERVAL = 60.0
 SNAPSHOT_LIMIT = 32
 SNAPSHOT_AGE = 300.0
 """Unfinished paged lists that are kept, and for how many seconds."""
+PIECE = 256 * 1024
+"""Bytes after which a watch hands on what it has: what a client that reads slowly holds in memory."""
 WATCH_SECONDS = (1800, 3600)
 _VERSION_LIMIT = 2**62
 
@@ -285,15 +287,17 @@ class Reader:
         headers = encoding.view.as_ == "Table"
         position: int | None
         if initial or asked == 0:
-            position = history.end
-            frames = []
+            position, began = history.end, self._store.version
+            frames, size = [], 0
             for entry in self.select(resource, wanted) if initial else ():
                 frames.append(watch_frame("ADDED", encoding.one(entry, headers=headers)))
                 headers = False
+                size += len(frames[-1])
+                if size > PIECE:
+                    yield b"".join(frames)
+                    frames, size = [], 0
             if mark_end:
-                frames.append(
-                    bookmark_frame(resource.api_version, resource.kind, self._store.version, initial_end=True)
-                )
+                frames.append(bookmark_frame(resource.api_version, resource.kind, began, initial_end=True))
             if frames:
                 yield b"".join(frames)
         else:
@@ -307,12 +311,16 @@ class Reader:
             if changes:
                 position += len(changes)
                 asked = changes[-1].version
-                frames = []
+                frames, size = [], 0
                 for change in changes:
                     frame = _frame(change, encoding, wanted, headers=headers)
                     if frame:
                         frames.append(frame)
                         headers = False
+                        size += len(frame)
+                    if size > PIECE:
+                        yield b"".join(frames)
+                        frames, size = [], 0
                 if frames:
                     yield b"".join(frames)
                     continue

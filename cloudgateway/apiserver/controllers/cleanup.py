@@ -15,6 +15,8 @@ from edgeappliance.kubeapi.storage import Change, Entry
 from edgeappliance.kubeapi.times import rfc3339
 
 NAMESPACES = "namespaces"
+DELETED_AT_ONCE = 256
+"""Objects whose deletions share a commit."""
 RETRY_SECONDS = 5.0
 """Contents with finalizers, or pods that their node still ends, are looked at again this often."""
 
@@ -124,15 +126,19 @@ class Cleanup:
     async def _delete_all(self, resource: ResourceType, entries: list[Entry]) -> int:
         """Delete objects; how many are still there because their deletion waits for somebody."""
         left = 0
-        for entry in entries:
-            try:
-                gone = (await self._writer.delete_entry(resource, entry, {}))[1]
-            except StatusFailure as failure:
-                if failure.reason != "NotFound":
-                    raise
-                gone = True
-            left += not gone
+        for start in range(0, len(entries), DELETED_AT_ONCE):
+            some = entries[start : start + DELETED_AT_ONCE]
+            left += sum(await asyncio.gather(*(self._delete(resource, entry) for entry in some)))
         return left
+
+    async def _delete(self, resource: ResourceType, entry: Entry) -> bool:
+        """Delete an object; whether it is still there."""
+        try:
+            return not (await self._writer.delete_entry(resource, entry, {}))[1]
+        except StatusFailure as failure:
+            if failure.reason != "NotFound":
+                raise
+            return False
 
 
 def _finalize(value: dict[str, Any]) -> bool:

@@ -198,3 +198,25 @@ async def test_a_cluster_scoped_owner_counts_everywhere(embedded_api: Api) -> No
     await embedded_api.ok("GET", f"{MAPS}/child")
     await embedded_api.ok("DELETE", f"{NODES}/n")
     await gone(embedded_api, f"{MAPS}/child")
+
+
+async def test_the_contents_of_a_namespace_go_together(embedded_api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit each would hold the disk for minutes when a large namespace goes."""
+    await embedded_api.ok("POST", "/api/v1/namespaces", {"metadata": {"name": "full"}})
+    maps = MAPS.replace("default", "full")
+    bodies = [{"metadata": {"name": f"c{index}"}} for index in range(300)]
+    await asyncio.gather(*(embedded_api.ok("POST", maps, body) for body in bodies))
+    commits = 0
+    database = embedded_api.embedded._database
+    write = database.write
+
+    async def counted(work: Any, *, durable: bool) -> Any:
+        nonlocal commits
+        commits += 1
+        return await write(work, durable=durable)
+
+    monkeypatch.setattr(database, "write", counted)
+    await embedded_api.ok("DELETE", "/api/v1/namespaces/full")
+    await gone(embedded_api, "/api/v1/namespaces/full")
+    assert commits < 20
+    monkeypatch.undo()

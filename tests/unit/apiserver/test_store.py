@@ -399,3 +399,25 @@ async def test_a_write_that_comes_while_lazy_ones_wait_for_the_disk_is_not_forgo
     bench.database.refuse = False
     async with asyncio.timeout(2):
         assert (await bench.put("durable")).name == "durable"
+
+
+async def test_no_update_is_lost_between_writers_of_one_object(tmp_path: Path) -> None:
+    api = Api(await EmbeddedApi.open(tmp_path / "api"))
+    await api.ok("POST", MAPS, {"metadata": {"name": "counter"}, "data": {"n": "0"}})
+    conflicts = 0
+
+    async def count(times: int) -> None:
+        nonlocal conflicts
+        while times:
+            value = await api.ok("GET", f"{MAPS}/counter")
+            await asyncio.sleep(0)
+            value["data"]["n"] = str(int(value["data"]["n"]) + 1)
+            response = await api.send("PUT", f"{MAPS}/counter", value)
+            assert response.status in (200, 409), response.body
+            times -= response.status == 200
+            conflicts += response.status == 409
+
+    await asyncio.gather(*(count(5) for _ in range(8)))
+    assert (await api.ok("GET", f"{MAPS}/counter"))["data"] == {"n": "40"}
+    assert conflicts > 0
+    await api.embedded.close()

@@ -11,7 +11,7 @@ import pytest
 
 from edgeappliance.kernel.clock import ManualClock
 from edgeappliance.kubeapi import history
-from edgeappliance.kubeapi.reading import BOOKMARK_INTERVAL
+from edgeappliance.kubeapi.reading import BOOKMARK_INTERVAL, PIECE
 from tests.support.embedded_api import MERGE, Api, widget, widget_definition
 
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -215,3 +215,25 @@ async def test_hundreds_of_watchers_share_what_is_encoded(embedded_api: Api) -> 
     assert {event["object"]["metadata"]["name"] for event in events} == {"a"}
     for watcher in watchers:
         await watcher.aclose()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("begun", ["with what is there", "behind"])
+async def test_a_watch_is_handed_on_in_pieces(embedded_api: Api, begun: str) -> None:
+    """A client that reads slowly holds one piece in memory, not the whole collection or its history."""
+    since = await version(embedded_api)
+    for index in range(20):
+        await embedded_api.ok("POST", MAPS, config_map(f"c{index:02}") | {"data": {"t": "x" * 100_000}})
+    target = f"{MAPS}?watch=1" + (f"&resourceVersion={since}" if begun == "behind" else "")
+    response = await embedded_api.send("GET", target)
+    assert not isinstance(response.body, bytes)
+    names: list[str] = []
+    async with aclosing(response.body) as pieces:  # type: ignore[type-var]
+        async for piece in pieces:
+            assert len(piece) < PIECE + 200_000
+            names += [json.loads(line)["object"]["metadata"]["name"] for line in piece.splitlines()]
+            if len(names) == 3:
+                # What changes while a slow client reads comes after what was there.
+                await embedded_api.ok("DELETE", f"{MAPS}/c19")
+            if len(names) == 21:
+                break
+    assert names == [*(f"c{index:02}" for index in range(20)), "c19"]
