@@ -108,7 +108,8 @@ class Mappers:
         for key, report in lines.items():
             if report["down"]:
                 step = "check the port or address, its permissions and the cable; polling resumes by itself"
-                yield f"{key}: {report['down']}", step
+                where = key.rpartition(" ")[2]
+                yield report["down"] if report["down"].startswith(where) else f"{key}: {report['down']}", step
         for device, known in self._devices.items():
             state = self._road.state(device)
             if state["state"] == "offline" and not lines[known.binding.line.key]["down"]:

@@ -289,8 +289,11 @@ async def test_what_was_read_before_a_restart_is_stale_when_the_device_is_gone()
 
 async def test_a_silent_device_is_named_with_what_to_do(tmp_path: Path) -> None:
     register = {"register": "HoldingRegister", "offset": 0, "type": "INT"}
-    config = {"serialPort": str(tmp_path / "tty"), "timeout": 50, "foreign": 1}
-    there, gone = (spec_of(f"d{unit}", {**config, "slaveID": unit}, {"a": register}) for unit in (1, 2))
+    config = {"serialPort": str(tmp_path / "tty"), "foreign": 1}
+    there, gone = (
+        spec_of(f"d{unit}", {**config, "slaveID": unit, "timeout": timeout}, {"a": register})
+        for unit, timeout in ((1, 3000), (2, 50))
+    )
     unit = Unit(1)
     unit.fill(Table.HOLDING, 0, [7])
     with RtuLine([unit], link=str(tmp_path / "tty"), baud=19200):
