@@ -81,7 +81,12 @@ class LineDown(DriverError):
 
 
 class Driver(Protocol):
-    """One open line. All calls but `cancel` come from the thread that owns the line."""
+    """One open line. All calls but `cancel` come from the thread that owns the line.
+
+    `punctual`: a line whose protocol counts silences in milliseconds; its thread goes before all others.
+    """
+
+    punctual: bool
 
     def open(self) -> None:
         """Open the port or connection. Raises LineDown."""

@@ -97,7 +97,18 @@ class Line:
                 self._obey_until(self._clock.monotonic() + backoff.next_delay())
 
     def _hurry(self) -> None:
-        """Ask for a better place than the rest of the process: a line waits 2 ms, everything else can wait longer."""
+        """Ask for a better place than the rest of the machine: a line waits 2 ms, everything else can wait longer.
+
+        On a machine with four times more to do than it can, cycles at 115 200 baud took 7 % more than the wire with
+        real time and 14 % with a nice value. The thread mostly waits, and the kernel leaves the others 5 % in any case.
+        """
+        if not self._driver.punctual:
+            return
+        try:
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+            return
+        except OSError:
+            _log.debug("line runs without real time", line=self.name)
         try:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         except OSError:

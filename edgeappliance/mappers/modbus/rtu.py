@@ -41,6 +41,8 @@ class RtuFigures:
 class RtuDriver(ModbusDriver):
     """Implements `mappers.driver.Driver`."""
 
+    punctual = True
+
     def __init__(self, settings: SerialSettings) -> None:
         super().__init__()
         self.settings = settings

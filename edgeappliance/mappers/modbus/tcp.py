@@ -31,6 +31,8 @@ class _Closed(Exception):
 class TcpDriver(ModbusDriver):
     """Implements `mappers.driver.Driver`; the connection is the line."""
 
+    punctual = False
+
     def __init__(self, settings: TcpSettings) -> None:
         super().__init__()
         self.settings = settings

@@ -19,6 +19,8 @@ POINT = Point("d", "a", 1, "R", Span(0, 1), Codec(Raw.UINT, Shown.INT, 2), 0.05,
 class Script:
     """A driver whose reads follow a script of values and exceptions, repeating the last entry."""
 
+    punctual = False
+
     def __init__(self, *reads: bytes | Exception) -> None:
         self.reads = list(reads)
         self.opened = self.closed = self.disposed = 0

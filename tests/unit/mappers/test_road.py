@@ -311,6 +311,8 @@ async def test_a_silent_device_is_named_with_what_to_do(tmp_path: Path) -> None:
 class DyingDriver:
     """Breaks the promise that `close` never raises, so that nothing can save its thread."""
 
+    punctual = False
+
     def open(self) -> None:
         raise RuntimeError("a bug")
 
