@@ -193,7 +193,8 @@ def _identity(item: Any, key: str) -> Any:
 def _ordered(merged: list[Any], order: list[Any], before: list[Any], key: str) -> list[Any]:
     """The merged list with the patch's items in the order asked for.
 
-    Items that only the server knows keep their place before those that followed them.
+    Items that the order does not name are in the server's own order, and keep their place before those that
+    followed them; an empty order names none.
     """
     wanted: dict[Any, int] = {}
     for position, item in enumerate(order):
@@ -202,6 +203,7 @@ def _ordered(merged: list[Any], order: list[Any], before: list[Any], key: str) -
     asked.sort(key=lambda item: wanted[_identity(item, key)])
     only_server = [item for item in merged if _identity(item, key) not in wanted]
     places = {_identity(item, key): index for index, item in enumerate(before)}
+    only_server.sort(key=lambda item: places.get(_identity(item, key), len(places)))
     return _interleave(asked, only_server, lambda item: places.get(_identity(item, key)))
 
 

@@ -327,3 +327,10 @@ def test_without_a_shape_a_strategic_patch_is_a_merge_patch(before: list[str], a
 
 
 BUILTIN_POD = BuiltinTypes().schema(component("", "v1", "Pod"))
+
+
+def test_an_empty_element_order_leaves_the_servers_order(pod: Schema) -> None:
+    target = {"spec": {"containers": [{"name": "a", "image": "i"}, {"name": "b", "image": "i"}]}}
+    patch = {"spec": {"$setElementOrder/containers": [], "containers": [{"name": "b"}, {"name": "a", "image": "j"}]}}
+    merged = strategic_patch(target, patch, pod)["spec"]["containers"]
+    assert merged == [{"name": "a", "image": "j"}, {"name": "b", "image": "i"}]
