@@ -160,7 +160,7 @@ class EdgeHub:
     def health(self) -> Health:
         details: dict[str, Any] = {
             "cloud": f"{self._target.host}:{self._target.port}",
-            "ours": self.ours,
+            "peer": ("cloudgateway" if self.ours else "KubeEdge") if self.connected else "",
             "connections_total": self._connections,
             "sent_bytes_total": self.traffic.bytes_sent,
             "received_bytes_total": self.traffic.bytes_received,
