@@ -244,7 +244,7 @@ class EmbeddedApi:
             )
         if self._trouble:
             return Health(State.DEGRADED, self._trouble, "this is a fault of ours: please report it with the log")
-        return Health(State.RUNNING, details={"resourceVersion": self.store.version})
+        return Health(State.RUNNING, details={"resource_version": self.store.version})
 
     async def close(self) -> None:
         """Stop serving, write what waits, close the database. Idempotent."""

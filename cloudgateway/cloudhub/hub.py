@@ -157,7 +157,7 @@ class CloudHub:
         if self._server is None:
             return Health(State.STARTING, "waiting for the site's CA")
         details = {
-            "port": self.port,
+            "port": str(self.port),
             "sessions": sum(session.ready for session in self._sessions.values()),
             "queued": sum(len(session.queue) for session in self._sessions.values()),
             "queued_bytes": sum(session.queue.size for session in self._sessions.values()),

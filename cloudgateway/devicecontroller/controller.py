@@ -107,10 +107,10 @@ class DeviceController:
             return Health(State.STOPPED)
         figures = self.writer.figures
         details = {
-            "reports": figures.reports,
-            "writes": figures.writes,
-            "superseded": figures.superseded,
-            "dropped": figures.dropped,
+            "reports_total": figures.reports,
+            "writes_total": figures.writes,
+            "reports_superseded_total": figures.superseded,
+            "reports_dropped_total": figures.dropped,
             "waiting": self.writer.waiting,
         }
         for mirror in (self._devices, self._models):

@@ -110,7 +110,7 @@ class EnrolmentServer:
     def health(self) -> Health:
         if self._runner is None:
             return Health(State.STARTING, "waiting for the site's CA")
-        return Health(State.RUNNING, details={"port": self._bound})
+        return Health(State.RUNNING, details={"port": str(self._bound)})
 
     async def wait_listening(self) -> None:
         """Return when the port accepts."""
