@@ -2,10 +2,8 @@
 
 import asyncio
 import logging
-import os
 import resource
 import signal
-import socket
 import sys
 import warnings
 
@@ -14,6 +12,7 @@ from cloudgateway.cli.troubles import Troubles
 from cloudgateway.config import GatewaySettings
 from cloudgateway.gateway import Gateway
 from edgeappliance.kernel import log
+from edgeappliance.kernel.systemd import notify
 
 _PATIENCE = 1.0
 """Seconds between looks at what keeps the gateway from its job."""
@@ -60,7 +59,7 @@ async def _run(config: GatewaySettings, crowd: Crowd) -> None:
     ]
     try:
         await ended.wait()
-        _notify("STOPPING=1")
+        notify("STOPPING=1")
     finally:
         for task in told:
             task.cancel()
@@ -76,7 +75,7 @@ async def _announce(gateway: Gateway) -> None:
     print(
         "new edge        cloudgateway token create, then on the box: edgecore join --cloud HOST --token T", flush=True
     )
-    _notify("READY=1")
+    notify("READY=1")
 
 
 async def _count_crowds(crowd: Crowd) -> None:
@@ -100,13 +99,3 @@ async def _watch_health(gateway: Gateway, *, plain: bool) -> None:
                 print(f"  what to do: {health.next_step}", file=sys.stderr)
         for name in well:
             logger.info("well again", component=name)
-
-
-def _notify(state: str) -> None:
-    """Tell systemd, when it asked to be told (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.connect("\0" + address[1:] if address.startswith("@") else address)
-        sender.sendall(state.encode())

@@ -1,15 +1,14 @@
 """`edgecore run`: the daemon's outermost ring: event loop, signals, systemd."""
 
 import asyncio
-import os
 import signal
-import socket
 
 from edgeappliance.appliance import Appliance
 from edgeappliance.config.settings import EdgeSettings
 from edgeappliance.kernel import log
 from edgeappliance.kernel.backoff import Backoff
 from edgeappliance.kernel.errors import OperatorError
+from edgeappliance.kernel.systemd import notify
 
 
 def run_forever(config: EdgeSettings) -> int:
@@ -73,16 +72,3 @@ async def _until(ended: asyncio.Event, appliance: Appliance) -> None:
     for wait in waits:
         wait.cancel()
     await asyncio.wait(waits)
-
-
-def notify(state: str) -> None:
-    """Tell systemd, when it asked to be told (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.connect("\0" + address[1:] if address.startswith("@") else address)
-            sender.sendall(state.encode())
-    except OSError as error:  # whoever started us is gone; that is no reason to run or stop otherwise
-        log.get_logger("edgecore").warning("systemd not told", state=state, reason=error)

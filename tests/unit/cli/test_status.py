@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from edgeappliance.cli import run
-from edgeappliance.cli.run import notify
 from edgeappliance.cli.status import figures, render_device, render_status, size, span, table
 from edgeappliance.config.settings import EdgeSettings
+from edgeappliance.kernel.systemd import notify
 
 NOW_MS = 1_800_000_000_000
 
