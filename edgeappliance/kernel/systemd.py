@@ -7,7 +7,7 @@ from edgeappliance.kernel.log import get_logger
 
 
 def notify(state: str) -> None:
-    """Send `READY=1`, `STOPPING=1`, ... Nothing happens without NOTIFY_SOCKET, and a systemd that is gone is no fault."""
+    """Send `READY=1`, `STOPPING=1`, ... Nothing happens without NOTIFY_SOCKET; a systemd that is gone is no fault."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
