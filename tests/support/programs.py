@@ -23,7 +23,8 @@ class Program:
         self, name: str, arguments: Sequence[str | Path], *, log: Path, environment: Mapping[str, str] | None = None
     ) -> None:
         self.name = name
-        self._arguments = [str(argument) for argument in arguments]
+        # A test run that is killed takes its programs along; SIGTERM, so that they take theirs.
+        self._arguments = ["setpriv", "--pdeathsig", "TERM", *(str(argument) for argument in arguments)]
         self.environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
         self.log = log
         self.process: asyncio.subprocess.Process | None = None
