@@ -19,8 +19,6 @@ MAX_STEP = 1.0
 """Seconds that one step of the event loop may take before the test fails. Generous: the machine has two cores
 and other work; a real block (connect, sleep, fsync on a slow disk) shows all the same in the checks below."""
 
-_BLOCKING = ("sleep",)
-
 
 @pytest.fixture(autouse=True)
 def unblocked_loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
