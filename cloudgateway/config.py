@@ -115,6 +115,33 @@ class EmbeddedSettings(Struct, frozen=True):
     )
 
 
+class CloudStreamSettings(Struct, frozen=True):
+    """[cloudstream]"""
+
+    enable: Annotated[bool, Meta(description="Serve kubectl logs, exec, attach, port-forward and top.")] = True
+    host: Annotated[str, Meta(description="Address to listen on for the edges' tunnels.")] = "0.0.0.0"  # noqa: S104
+    tunnel_port: Annotated[Port, Meta(description="Port of the tunnels; KubeEdge's is 10004. 0: any free one.")] = 10004
+    stream_host: Annotated[
+        str, Meta(description="Address to listen on for a cluster's API server (not with an embedded API).")
+    ] = "0.0.0.0"  # noqa: S104
+    stream_port: Annotated[
+        Port, Meta(description="Port for a cluster's API server; KubeEdge's is 10003. 0: any free one.")
+    ] = 10003
+    address: Annotated[
+        str,
+        Meta(
+            description="IP address under which the cluster's API server reaches this gateway: written into the status "
+            "of the nodes whose tunnel ends here. Empty: the first of enrolment.addresses, else the default route's."
+        ),
+    ] = ""
+    client_ca_file: Annotated[
+        str,
+        Meta(
+            description="CA that signed the API server's client certificate for kubelets. Empty: the cluster's own CA."
+        ),
+    ] = ""
+
+
 class MetricsSettings(Struct, frozen=True):
     """[metrics]"""
 
@@ -147,6 +174,9 @@ class GatewaySettings(Struct, frozen=True):
     embedded: Annotated[EmbeddedSettings, Meta(description="Or the API of a site without one.")] = field(
         default_factory=EmbeddedSettings
     )
+    cloudstream: Annotated[
+        CloudStreamSettings, Meta(description="Logs and terminals of pods, through the edges' tunnels.")
+    ] = field(default_factory=CloudStreamSettings)
     metrics: Annotated[MetricsSettings, Meta(description="What it tells of itself.")] = field(
         default_factory=MetricsSettings
     )

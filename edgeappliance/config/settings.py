@@ -176,6 +176,72 @@ class Mappers(Struct, frozen=True):
     modbus: Annotated[bool, Meta(description="Run the Modbus mapper.")] = True
 
 
+class Edged(Struct, frozen=True):
+    """[edged]"""
+
+    enable: Annotated[bool, Meta(description="Run pods on this box's Docker Engine.")] = True
+    docker: Annotated[str, Meta(description="Socket of the Docker Engine.")] = "/run/docker.sock"
+    max_pods: Annotated[int, Meta(ge=1, le=1000, description="How many pods may run here.")] = 110
+    network: Annotated[str, Meta(description="Docker network of pods without hostNetwork.")] = "bridge"
+    cluster_dns: Annotated[
+        list[str], Meta(description="Name servers for pods with dnsPolicy ClusterFirst. Empty: they get the box's own.")
+    ] = field(default_factory=list)
+    cluster_domain: Annotated[str, Meta(description="Search domain for those.")] = "cluster.local"
+    manifests: Annotated[str, Meta(description="Folder of static pods (*.yaml, *.json).")] = (
+        "/etc/edgeappliance/manifests"
+    )
+    kubelet_port: Annotated[
+        PortOrAny,
+        Meta(description="Port of the kubelet API on 127.0.0.1. 0: any free one; `edgecore status` names it."),
+    ] = 10350
+    kubelet_open: Annotated[
+        bool,
+        Meta(
+            description="Let anybody who reaches 127.0.0.1, pods with hostNetwork among them, exec, attach and "
+            "port-forward there, as KubeEdge does. Off: they need the bearer token in runtime_dir/kubelet.token."
+        ),
+    ] = False
+    events: Annotated[bool, Meta(description="Report Kubernetes events.")] = True
+    privileged: Annotated[bool, Meta(description="Admit privileged containers.")] = True
+    log_max_mb: Annotated[int, Meta(ge=1, le=10240, description="MB after which a container's log is rotated.")] = 10
+    log_files: Annotated[int, Meta(ge=1, le=100, description="Log files kept of a container.")] = 3
+    image_gc_high: Annotated[
+        int, Meta(ge=1, le=100, description="Percent of the engine's disk in use at which unused images are removed.")
+    ] = 85
+    image_gc_low: Annotated[int, Meta(ge=0, le=100, description="Percent down to which they are removed.")] = 80
+    image_min_age: Annotated[
+        float, Meta(ge=0, description="Seconds for which an unused image is kept, whatever the disk says.")
+    ] = 120.0
+    dead_containers: Annotated[
+        int, Meta(ge=1, le=100, description="Ended attempts kept of each container, for its logs.")
+    ] = 1
+    evict_memory_mb: Annotated[int, Meta(ge=0, description="Evict pods below this many MB of free memory.")] = 100
+    evict_disk_percent: Annotated[
+        int, Meta(ge=0, le=99, description="Evict pods below this percentage of free disk, or of free inodes (half).")
+    ] = 10
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if not Path(self.docker).is_absolute():
+            yield "docker", "must be the absolute path of a Unix socket"
+        if self.image_gc_low >= self.image_gc_high:
+            yield "image_gc_low", "must be less than image_gc_high"
+
+
+class EdgeStream(Struct, frozen=True):
+    """[edgestream]"""
+
+    enable: Annotated[
+        bool, Meta(description="Let kubectl logs, exec, attach, port-forward and top reach this box through the cloud.")
+    ] = True
+    server: Annotated[
+        str, Meta(description="host:port of the gateway's tunnel. Empty: the host of cloud.hub, port 10004.")
+    ] = ""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if self.server and (error := endpoint_error(self.server)):
+            yield "server", error
+
+
 class Metrics(Struct, frozen=True):
     """[metrics]"""
 
@@ -211,6 +277,8 @@ class EdgeSettings(Struct, frozen=True):
     mqtt: Annotated[Mqtt, Meta(description="The MQTT broker for apps and mappers.")] = Mqtt()
     twin: Annotated[Twin, Meta(description="Device twins.")] = Twin()
     mappers: Annotated[Mappers, Meta(description="Device mappers.")] = Mappers()
+    edged: Annotated[Edged, Meta(description="Pods.")] = Edged()
+    edgestream: Annotated[EdgeStream, Meta(description="Logs and terminals of pods through the cloud.")] = EdgeStream()
     metrics: Annotated[Metrics, Meta(description="Prometheus metrics on loopback.")] = Metrics()
     log: Annotated[Log, Meta(description="Logging.")] = Log()
 
