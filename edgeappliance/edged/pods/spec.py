@@ -16,24 +16,24 @@ class Kube(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     """Root of the API's structures: camelCase on the wire."""
 
 
-class KeyToPath(Kube):
+class KeyToPath(Kube, frozen=True):
     key: str
     path: str
     mode: int | None = None
 
 
-class FieldRef(Kube):
+class FieldRef(Kube, frozen=True):
     field_path: str
     api_version: str = "v1"
 
 
-class ResourceFieldRef(Kube):
+class ResourceFieldRef(Kube, frozen=True):
     resource: str
     container_name: str = ""
     divisor: Quantity = "0"
 
 
-class KeyRef(Kube):
+class KeyRef(Kube, frozen=True):
     """configMapKeyRef and secretKeyRef."""
 
     name: str = ""
@@ -41,31 +41,31 @@ class KeyRef(Kube):
     optional: bool = False
 
 
-class EnvSource(Kube):
+class EnvSource(Kube, frozen=True):
     field_ref: FieldRef | None = None
     resource_field_ref: ResourceFieldRef | None = None
     config_map_key_ref: KeyRef | None = None
     secret_key_ref: KeyRef | None = None
 
 
-class EnvVar(Kube):
+class EnvVar(Kube, frozen=True):
     name: str
     value: str = ""
     value_from: EnvSource | None = None
 
 
-class ObjectRef(Kube):
+class ObjectRef(Kube, frozen=True):
     name: str = ""
     optional: bool = False
 
 
-class EnvFrom(Kube):
+class EnvFrom(Kube, frozen=True):
     prefix: str = ""
     config_map_ref: ObjectRef | None = None
     secret_ref: ObjectRef | None = None
 
 
-class Port(Kube):
+class Port(Kube, frozen=True):
     container_port: int
     name: str = ""
     host_port: int = 0
@@ -73,12 +73,12 @@ class Port(Kube):
     protocol: str = "TCP"
 
 
-class Resources(Kube):
+class Resources(Kube, frozen=True):
     limits: dict[str, Quantity] = {}
     requests: dict[str, Quantity] = {}
 
 
-class VolumeMount(Kube):
+class VolumeMount(Kube, frozen=True):
     name: str
     mount_path: str
     read_only: bool = False
@@ -87,12 +87,12 @@ class VolumeMount(Kube):
     mount_propagation: str = "None"
 
 
-class HttpHeader(Kube):
+class HttpHeader(Kube, frozen=True):
     name: str
     value: str = ""
 
 
-class HttpGet(Kube):
+class HttpGet(Kube, frozen=True):
     port: IntOrText
     path: str = "/"
     host: str = ""
@@ -100,25 +100,25 @@ class HttpGet(Kube):
     http_headers: list[HttpHeader] = []
 
 
-class TcpSocket(Kube):
+class TcpSocket(Kube, frozen=True):
     port: IntOrText
     host: str = ""
 
 
-class Exec(Kube):
+class Exec(Kube, frozen=True):
     command: list[str] = []
 
 
-class Grpc(Kube):
+class Grpc(Kube, frozen=True):
     port: int
     service: str = ""
 
 
-class Sleep(Kube):
+class Sleep(Kube, frozen=True):
     seconds: int
 
 
-class Probe(Kube):
+class Probe(Kube, frozen=True):
     exec: Exec | None = None
     http_get: HttpGet | None = None
     tcp_socket: TcpSocket | None = None
@@ -131,44 +131,44 @@ class Probe(Kube):
     termination_grace_period_seconds: int | None = None
 
 
-class LifecycleHandler(Kube):
+class LifecycleHandler(Kube, frozen=True):
     exec: Exec | None = None
     http_get: HttpGet | None = None
     tcp_socket: TcpSocket | None = None
     sleep: Sleep | None = None
 
 
-class Lifecycle(Kube):
+class Lifecycle(Kube, frozen=True):
     post_start: LifecycleHandler | None = None
     pre_stop: LifecycleHandler | None = None
     stop_signal: str = ""
 
 
-class Capabilities(Kube):
+class Capabilities(Kube, frozen=True):
     add: list[str] = []
     drop: list[str] = []
 
 
-class SeccompProfile(Kube):
+class SeccompProfile(Kube, frozen=True):
     """type: RuntimeDefault, Unconfined or Localhost."""
 
     type: str
     localhost_profile: str = ""
 
 
-class AppArmorProfile(Kube):
+class AppArmorProfile(Kube, frozen=True):
     type: str
     localhost_profile: str = ""
 
 
-class SeLinuxOptions(Kube):
+class SeLinuxOptions(Kube, frozen=True):
     user: str = ""
     role: str = ""
     type: str = ""
     level: str = ""
 
 
-class ContainerSecurity(Kube):
+class ContainerSecurity(Kube, frozen=True):
     """securityContext of a container. None: the pod's, else the image's."""
 
     run_as_user: int | None = None
@@ -184,12 +184,12 @@ class ContainerSecurity(Kube):
     proc_mount: str = "Default"
 
 
-class Sysctl(Kube):
+class Sysctl(Kube, frozen=True):
     name: str
     value: str
 
 
-class PodSecurity(Kube):
+class PodSecurity(Kube, frozen=True):
     """securityContext of a pod."""
 
     run_as_user: int | None = None
@@ -204,7 +204,7 @@ class PodSecurity(Kube):
     sysctls: list[Sysctl] = []
 
 
-class Container(Kube):
+class Container(Kube, frozen=True):
     """A container, an init container, or (an init container with restartPolicy Always) a sidecar."""
 
     name: str
@@ -235,79 +235,79 @@ class Container(Kube):
         return self.restart_policy == "Always"
 
 
-class EmptyDir(Kube):
+class EmptyDir(Kube, frozen=True):
     """medium: "" (disk) or Memory."""
 
     medium: str = ""
     size_limit: Quantity | None = None
 
 
-class HostPath(Kube):
+class HostPath(Kube, frozen=True):
     """type: "", DirectoryOrCreate, Directory, FileOrCreate, File, Socket, CharDevice, BlockDevice."""
 
     path: str
     type: str = ""
 
 
-class ConfigMapVolume(Kube):
+class ConfigMapVolume(Kube, frozen=True):
     name: str = ""
     items: list[KeyToPath] = []
     default_mode: int = 0o644
     optional: bool = False
 
 
-class SecretVolume(Kube):
+class SecretVolume(Kube, frozen=True):
     secret_name: str = ""
     items: list[KeyToPath] = []
     default_mode: int = 0o644
     optional: bool = False
 
 
-class DownwardFile(Kube):
+class DownwardFile(Kube, frozen=True):
     path: str
     field_ref: FieldRef | None = None
     resource_field_ref: ResourceFieldRef | None = None
     mode: int | None = None
 
 
-class DownwardVolume(Kube):
+class DownwardVolume(Kube, frozen=True):
     items: list[DownwardFile] = []
     default_mode: int = 0o644
 
 
-class SecretProjection(Kube):
+class SecretProjection(Kube, frozen=True):
     name: str = ""
     items: list[KeyToPath] = []
     optional: bool = False
 
 
-class ConfigMapProjection(SecretProjection):
+class ConfigMapProjection(SecretProjection, frozen=True):
     pass
 
 
-class DownwardProjection(Kube):
+class DownwardProjection(Kube, frozen=True):
     items: list[DownwardFile] = []
 
 
-class TokenProjection(Kube):
+class TokenProjection(Kube, frozen=True):
     path: str
     audience: str = ""
     expiration_seconds: int = 3600
 
 
-class Projection(Kube):
+class Projection(Kube, frozen=True):
     secret: SecretProjection | None = None
     config_map: ConfigMapProjection | None = None
     downward_api: DownwardProjection | None = msgspec.field(default=None, name="downwardAPI")
     service_account_token: TokenProjection | None = None
 
 
-class ProjectedVolume(Kube):
+class ProjectedVolume(Kube, frozen=True):
     sources: list[Projection] = []
     default_mode: int = 0o644
 
 
-class Volume(Kube):
+class Volume(Kube, frozen=True):
     """One of the sources is set; another kind than these is in `Pod.unsupported`."""
 
     name: str
@@ -319,23 +319,23 @@ class Volume(Kube):
     projected: ProjectedVolume | None = None
 
 
-class HostAlias(Kube):
+class HostAlias(Kube, frozen=True):
     ip: str
     hostnames: list[str] = []
 
 
-class DnsOption(Kube):
+class DnsOption(Kube, frozen=True):
     name: str
     value: str | None = None
 
 
-class DnsConfig(Kube):
+class DnsConfig(Kube, frozen=True):
     nameservers: list[str] = []
     searches: list[str] = []
     options: list[DnsOption] = []
 
 
-class Toleration(Kube):
+class Toleration(Kube, frozen=True):
     key: str = ""
     operator: str = "Equal"
     value: str = ""
@@ -343,11 +343,11 @@ class Toleration(Kube):
     toleration_seconds: int | None = None
 
 
-class ReadinessGate(Kube):
+class ReadinessGate(Kube, frozen=True):
     condition_type: str
 
 
-class PodSpec(Kube):
+class PodSpec(Kube, frozen=True):
     containers: list[Container]
     init_containers: list[Container] = []
     volumes: list[Volume] = []
@@ -374,7 +374,7 @@ class PodSpec(Kube):
     tolerations: list[Toleration] = []
 
 
-class Metadata(Kube):
+class Metadata(Kube, frozen=True):
     name: str
     namespace: str = "default"
     uid: str = ""
@@ -387,7 +387,7 @@ class Metadata(Kube):
     deletion_grace_period_seconds: int | None = None
 
 
-class Pod(Kube):
+class Pod(Kube, frozen=True):
     """`status` is the API's own, untyped: only what another writer put there is looked at (readiness gates)."""
 
     metadata: Metadata
