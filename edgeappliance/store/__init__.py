@@ -6,6 +6,7 @@ Two classes of data live here and never share a transaction (architecture, "Stat
 
 from edgeappliance.store.database import open_store, store_identity
 from edgeappliance.store.meta import MetaRow, MetaStore
+from edgeappliance.store.pods import PodRow, PodStore
 from edgeappliance.store.subscriptions import SubscriptionStore
 from edgeappliance.store.twins import DeviceRow, StoredDevice, TwinHalf, TwinRow, TwinStore
 
@@ -13,6 +14,8 @@ __all__ = [
     "DeviceRow",
     "MetaRow",
     "MetaStore",
+    "PodRow",
+    "PodStore",
     "StoredDevice",
     "SubscriptionStore",
     "TwinHalf",

@@ -1,0 +1,150 @@
+"""Images for containers: is it there, must it be pulled, with which credentials, and when may it be tried again."""
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edgeappliance.edged.engine.api import Credentials, Engine, Image, PullFailed
+from edgeappliance.edged.pods.spec import Container, Pod
+from edgeappliance.kernel.clock import Clock
+from edgeappliance.kernel.errors import PermanentError, TransientError
+from edgeappliance.kernel.log import get_logger
+
+INITIAL, MAXIMUM = 10.0, 300.0
+"""Seconds between tries of an image that cannot be pulled, doubling."""
+
+UNREACHABLE = "RegistryUnavailable"
+"""Reason of a PullFailed when nobody answered at the registry."""
+
+_REFERENCE = re.compile(
+    r"(?:(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:]+\])"
+    r"(?::[0-9]+)?/)?"
+    r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
+    r"(?::[\w][\w.-]{0,127})?(?:@[a-z0-9]+(?:[+.-][a-z0-9]+)*:[0-9a-fA-F]{32,})?",
+    re.ASCII,
+)
+"""domain/path:tag@digest, as the OCI distribution specification writes references."""
+
+Note = Callable[[str, str, str], None]
+"""Event type, reason, message."""
+
+
+class ImageWait(TransientError):
+    """The image is not there yet; `reason` and the message are the container's waiting state, `retry_in` seconds.
+
+    unreachable: nobody answered at the registry, which says nothing about the image.
+    """
+
+    def __init__(self, reason: str, message: str, *, retry_in: float, unreachable: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_in = retry_in
+        self.unreachable = unreachable
+
+
+class ImageNever(PermanentError):
+    """It never will be: `reason` is InvalidImageName or ErrImageNeverPull."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class _Trouble:
+    retry_at: float
+    delay: float
+    message: str
+    unreachable: bool
+
+
+class Images:
+    """One pull at a time for each image, however many pods want it."""
+
+    def __init__(self, engine: Engine, *, clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._troubles: dict[tuple[str, str], _Trouble] = {}
+        self._pulls: dict[str, asyncio.Lock] = {}
+        self._log = get_logger("edged")
+
+    async def ensure(self, pod: Pod, container: Container, *, credentials: Sequence[Credentials], note: Note) -> Image:
+        """The image of `container`, pulled when its policy says so. Raises ImageWait, ImageNever, EngineAway."""
+        name = container.image
+        if len(name) > 512 or not _REFERENCE.fullmatch(name):
+            message = f'Failed to apply default image tag "{name}": couldn\'t parse image name "{name}"'
+            note("Warning", "InspectFailed", message)
+            raise ImageNever("InvalidImageName", message)
+        present = await self._engine.image(name)
+        if present is not None and not _must_pull(container):
+            note("Normal", "Pulled", f'Container image "{name}" already present on machine')
+            self._troubles.pop((pod.uid, name), None)
+            return present
+        if container.image_pull_policy == "Never":
+            message = f'Container image "{name}" is not present with pull policy of Never'
+            note("Warning", "ErrImageNeverPull", message)
+            raise ImageNever("ErrImageNeverPull", message)
+        try:
+            return await self._pull(pod.uid, name, credentials, note)
+        except ImageWait as error:
+            if present is None or not error.unreachable:
+                raise
+            # A box that booted without its network runs what it has: its pods must not wait for a registry.
+            note(
+                "Warning", "PullSkipped", f'The registry of image "{name}" is not reached: the one on this machine runs'
+            )
+            return present
+
+    async def _pull(self, uid: str, name: str, credentials: Sequence[Credentials], note: Note) -> Image:
+        trouble = self._troubles.get((uid, name))
+        now = self._clock.monotonic()
+        if trouble is not None and now < trouble.retry_at:
+            note("Normal", "BackOff", f'Back-off pulling image "{name}"')
+            raise ImageWait(
+                "ImagePullBackOff",
+                f'Back-off pulling image "{name}": ErrImagePull: {trouble.message}',
+                retry_in=trouble.retry_at - now,
+                unreachable=trouble.unreachable,
+            )
+        lock = self._pulls.setdefault(name, asyncio.Lock())
+        try:
+            async with lock:
+                note("Normal", "Pulling", f'Pulling image "{name}"')
+                began = self._clock.monotonic()
+                image = await self._engine.pull(name, credentials)
+        except PullFailed as error:
+            delay = min(MAXIMUM, trouble.delay * 2) if trouble is not None else INITIAL
+            away = error.reason == UNREACHABLE
+            self._troubles[(uid, name)] = _Trouble(self._clock.monotonic() + delay, delay, error.message, away)
+            note("Warning", "Failed", f'Failed to pull image "{name}": {error.message}')
+            note("Warning", "Failed", f"Error: {error.reason}")
+            raise ImageWait(error.reason, error.message, retry_in=delay, unreachable=away) from None
+        finally:
+            if not lock.locked():
+                self._pulls.pop(name, None)
+        took = self._clock.monotonic() - began
+        note(
+            "Normal",
+            "Pulled",
+            f'Successfully pulled image "{name}" in {took:.3f}s. Image size: {image.size} bytes.',
+        )
+        self._troubles.pop((uid, name), None)
+        return image
+
+    def forget(self, uid: str) -> None:
+        """The pod is gone."""
+        for key in [key for key in self._troubles if key[0] == uid]:
+            del self._troubles[key]
+
+    def retry_now(self) -> None:
+        """A new configuration or credential: what failed may be tried at once."""
+        self._troubles.clear()
+
+
+def _must_pull(container: Container) -> bool:
+    policy = container.image_pull_policy
+    if policy:
+        return policy == "Always"
+    tag = container.image.rpartition("/")[2].partition("@")[0].partition(":")[2]
+    return "@" not in container.image and tag in ("", "latest")
