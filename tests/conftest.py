@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.support.real_api",
     "tests.support.kube_client",
     "tests.support.embedded_api",
+    "tests.support.docker_fixtures",
 ]
 
 MAX_STEP = 1.0
