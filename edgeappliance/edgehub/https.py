@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgeappliance.edgehub.reach import reach
+from edgeappliance.kernel.reach import reach
 
 MAX_ANSWER = 1024 * 1024
 MAX_HEAD = 16 * 1024

@@ -18,10 +18,10 @@ from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from edgeappliance.edgehub.reach import reach
 from edgeappliance.edgehub.session import Pace, Session
 from edgeappliance.kernel.clock import Clock
 from edgeappliance.kernel.errors import TransientError
+from edgeappliance.kernel.reach import reach
 from edgeappliance.wire.limits import MAX_MESSAGE
 from edgeappliance.wire.message import Message, encode
 from edgeappliance.wire.operations import Group, Operation, Source

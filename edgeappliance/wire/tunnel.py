@@ -20,6 +20,39 @@ class FrameType(IntEnum):
     REMOVE_CONNECT = 4
     CLOSE_CONNECT = 5
     ATTACH_CONNECT = 6
+    PORTFORWARD_CONNECT = 7
+    """As EXEC_CONNECT. Ours only."""
+    CREDIT = 8
+    """Both ways: so many more bytes of DATA, as uvarint, may be sent on this connection. Ours only."""
+    ANSWER = 9
+    """Edge to cloud, before any DATA of logs and metrics: the head of the kubelet's answer. Ours only."""
+
+
+CONNECTS = frozenset(
+    {
+        FrameType.LOGS_CONNECT,
+        FrameType.EXEC_CONNECT,
+        FrameType.METRIC_CONNECT,
+        FrameType.ATTACH_CONNECT,
+        FrameType.PORTFORWARD_CONNECT,
+    }
+)
+"""Types that open a connection."""
+
+RAW = frozenset({FrameType.EXEC_CONNECT, FrameType.ATTACH_CONNECT, FrameType.PORTFORWARD_CONNECT})
+"""Those whose DATA is the raw stream of an upgraded HTTP connection, the kubelet's head included."""
+
+WINDOW = 512 * 1024
+"""Bytes of DATA that may be sent on a new connection between our peers before there is CREDIT for more."""
+
+CONNECT_PATH = "/v1/kubeedge/connect"
+NODE_HEADER = "SessionHostNameOverride"
+ADDRESS_HEADER = "SessionInternalIP"
+OURS_HEADER = "Edge-Appliance"
+"""Header by which our two programs know each other in the upgrade, value "1" both ways; KubeEdge's ignore it."""
+
+KUBELET_HOST = "127.0.0.1:10350"
+"""Host of the URL in a *_CONNECT frame, which the edge does not look at."""
 
 
 class Frame(NamedTuple):
@@ -53,6 +86,13 @@ class ConnectRequest(msgspec.Struct, omit_defaults=True):
     url: TunnelURL
     header: dict[str, list[str]] | None = None
     method: str = ""
+
+
+class Answer(msgspec.Struct, omit_defaults=True):
+    """Data of an ANSWER frame."""
+
+    status: int
+    contentType: str = ""
 
 
 def uvarint(value: int) -> bytes:
@@ -105,3 +145,24 @@ def encode_connect(request: ConnectRequest) -> bytes:
 def decode_connect(data: bytes) -> ConnectRequest:
     """The request in a *_CONNECT frame. Raises WireError."""
     return gojson.loads(data, ConnectRequest, field="connect")
+
+
+def encode_answer(answer: Answer) -> bytes:
+    """Data of an ANSWER frame."""
+    return gojson.dumps(answer)
+
+
+def decode_answer(data: bytes) -> Answer:
+    """The answer in an ANSWER frame. Raises WireError."""
+    answer = gojson.loads(data, Answer, field="answer")
+    if not 200 <= answer.status <= 599:
+        raise WireError(f"{answer.status} is no HTTP status of an answer", field="answer.status")
+    return answer
+
+
+def decode_credit(data: bytes) -> int:
+    """Bytes given by a CREDIT frame. Raises WireError."""
+    value, index = read_uvarint(data, 0, field="credit")
+    if index != len(data) or not 0 < value <= WINDOW:
+        raise WireError(f"not 1 to {WINDOW} bytes", field="credit")
+    return value

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgeappliance.edgehub.reach import reach
+from edgeappliance.kernel.reach import reach
 
 
 @pytest.fixture
