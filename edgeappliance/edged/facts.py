@@ -12,11 +12,20 @@ KUBEEDGE = "v1.23.0"
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm"}
 
-MEMORY_LOW_KIB = 100 * 1024
-"""Kubelet's default for MemoryPressure: less than 100 MiB available."""
+PIDS_LOW = 0.10
+"""PIDPressure: less than a tenth of the kernel's process numbers free."""
 
-DISK_LOW = 0.10
-"""Kubelet's default for DiskPressure: less than a tenth of the file system free."""
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Below what the machine is under pressure; the defaults are a kubelet's.
+
+    memory: KiB available. disk, inodes: free fraction of the file system.
+    """
+
+    memory_kib: int = 100 * 1024
+    disk: float = 0.10
+    inodes: float = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +51,24 @@ class Machine:
             "pods": str(pods),
         }
 
-    def allocatable(self, *, pods: int) -> dict[str, str]:
+    def allocatable(self, *, pods: int, limits: Limits) -> dict[str, str]:
         """node.status.allocatable: less the eviction limits, as kubelet does."""
         return {
             "cpu": str(self.cpus),
-            "ephemeral-storage": str(int(self.disk_kib * 1024 * (1 - DISK_LOW))),
-            "memory": f"{max(0, self.memory_kib - MEMORY_LOW_KIB)}Ki",
+            "ephemeral-storage": str(int(self.disk_kib * 1024 * (1 - limits.disk))),
+            "memory": f"{max(0, self.memory_kib - limits.memory_kib)}Ki",
             "pods": str(pods),
         }
 
-    def node_info(self, version: str) -> dict[str, str]:
-        """node.status.nodeInfo; `version` is this program's."""
+    def node_info(self, version: str, *, runtime: str = "none://") -> dict[str, str]:
+        """node.status.nodeInfo; `version` is this program's, `runtime` the engine's (`docker://20.10.24`)."""
         return {
             "machineID": self.machine_id,
             "systemUUID": self.system_uuid,
             "bootID": self.boot_id,
             "kernelVersion": self.kernel,
             "osImage": self.os_image,
-            "containerRuntimeVersion": "none://",
+            "containerRuntimeVersion": runtime,
             "kubeletVersion": f"{KUBERNETES}-kubeedge-{KUBEEDGE}-edgeappliance-{version}",
             "kubeProxyVersion": "",
             "operatingSystem": "linux",
@@ -85,6 +94,7 @@ class Pressure:
 
     memory: bool = False
     disk: bool = False
+    pids: bool = False
 
 
 def read_machine(data_directory: Path, *, root: Path = Path("/")) -> Machine:
@@ -107,15 +117,39 @@ def read_machine(data_directory: Path, *, root: Path = Path("/")) -> Machine:
     )
 
 
-def read_pressure(data_directory: Path, *, root: Path = Path("/")) -> Pressure:
-    """How memory and disk are now."""
-    available = _meminfo(root).get("MemAvailable", MEMORY_LOW_KIB)
+def read_pressure(data_directory: Path, *, limits: Limits, root: Path = Path("/")) -> Pressure:
+    """How memory, disk and process numbers are now."""
+    available = _meminfo(root).get("MemAvailable", limits.memory_kib)
     disk = os.statvfs(data_directory)
-    return Pressure(memory=available < MEMORY_LOW_KIB, disk=disk.f_bavail < disk.f_blocks * DISK_LOW)
+    inodes_low = disk.f_files > 0 and disk.f_favail < disk.f_files * limits.inodes  # some file systems count none
+    return Pressure(
+        memory=available < limits.memory_kib,
+        disk=disk.f_bavail < disk.f_blocks * limits.disk or inodes_low,
+        pids=_pids_low(root),
+    )
 
 
-def conditions(pressure: Pressure) -> Mapping[str, Mapping[str, Any]]:
-    """node.status.conditions by type, without times, in the words of kubelet and edged."""
+def _pids_low(root: Path) -> bool:
+    """Whether process numbers run out. `/proc/loadavg` names the tasks that exist behind the slash of its 4th word."""
+    most = min(_number(root / "proc/sys/kernel/pid_max"), _number(root / "proc/sys/kernel/threads-max"))
+    words = _text(root / "proc/loadavg").split()
+    tasks = words[3].partition("/")[2] if len(words) > 3 else ""
+    return most > 0 and tasks.isdecimal() and most - int(tasks) < most * PIDS_LOW
+
+
+def _number(path: Path) -> int:
+    text = _text(path)
+    return int(text) if text.isdecimal() else 0
+
+
+def conditions(pressure: Pressure, *, trouble: str = "") -> Mapping[str, Mapping[str, Any]]:
+    """node.status.conditions by type, without times, in the words of kubelet and edged.
+
+    trouble: why no pod can run here, "" when they can.
+    """
+    ready = {"status": "True", "reason": "EdgeReady", "message": "edge is posting ready status"}
+    if trouble:
+        ready = {"status": "False", "reason": "KubeletNotReady", "message": trouble}
     return {
         "MemoryPressure": _condition(
             pressure.memory,
@@ -127,12 +161,12 @@ def conditions(pressure: Pressure) -> Mapping[str, Mapping[str, Any]]:
             bad=("KubeletHasDiskPressure", "kubelet has disk pressure"),
             good=("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
         ),
-        "PIDPressure": {
-            "status": "False",
-            "reason": "KubeletHasSufficientPID",
-            "message": "kubelet has sufficient PID available",
-        },
-        "Ready": {"status": "True", "reason": "EdgeReady", "message": "edge is posting ready status"},
+        "PIDPressure": _condition(
+            pressure.pids,
+            bad=("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+            good=("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ),
+        "Ready": ready,
     }
 
 

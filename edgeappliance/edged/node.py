@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-from edgeappliance.edged.facts import Machine, conditions, read_machine, read_pressure
+from edgeappliance.edged.engine.api import Image
+from edgeappliance.edged.facts import Limits, Machine, Pressure, conditions, read_machine, read_pressure
 from edgeappliance.edged.status import NodeStatus
 from edgeappliance.kernel.backoff import Backoff
 from edgeappliance.kernel.clock import Clock
@@ -29,6 +30,10 @@ LEASE_SECONDS = 40
 LEASE_NAMESPACE = "kube-node-lease"
 REQUEST_TIMEOUT = 20.0
 
+IMAGES = 50
+"""Images that the status names, the biggest ones (kubelet's nodeStatusMaxImages)."""
+
+NAMES_PER_IMAGE = 5
 
 NO_LINK = ("the cloud is not reached: it does not hear that this node lives", "see component edgehub")
 """Reason and next step."""
@@ -48,6 +53,36 @@ class Cloud(Protocol):
     def on_connection(self, callback: Callable[[bool], None]) -> None: ...
 
 
+class Runtime(Protocol):
+    """What the node needs of what runs its pods. All of it is known already: nothing here waits."""
+
+    @property
+    def trouble(self) -> str:
+        """Why no pod can run here, "" when they can; it becomes the message of condition Ready."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """`docker://20.10.24`; `docker://` before the first connection."""
+        ...
+
+    @property
+    def max_pods(self) -> int: ...
+
+    @property
+    def kubelet_port(self) -> int:
+        """Of the kubelet API on this box."""
+        ...
+
+    def images(self) -> Sequence[Image]:
+        """As they were last seen."""
+        ...
+
+    def pressure(self) -> Pressure | None:
+        """As eviction sees it, which lets go of a pressure only after a while; None: measure."""
+        ...
+
+
 class CloudRefused(TransientError):
     """The cloud answered with an API error. `code` is its HTTP status, 0 when it sent none."""
 
@@ -59,7 +94,8 @@ class CloudRefused(TransientError):
 class Node:
     """This machine's Node and Lease objects, kept up to date while there is a link.
 
-    pods: how many pods the node offers to run; 0 keeps the scheduler away from a node without a runtime.
+    runtime: what runs the pods; without one the node offers to run none, which keeps the scheduler away.
+    limits: below what the machine is under pressure; allocatable is the capacity less these.
     labels: labels of the operator, given at registration beside those of every KubeEdge node.
     """
 
@@ -72,7 +108,8 @@ class Node:
         version: str,
         data_directory: Path,
         clock: Clock,
-        pods: int = 0,
+        runtime: Runtime | None = None,
+        limits: Limits | None = None,
         labels: Mapping[str, str] | None = None,
         heartbeat: float = HEARTBEAT,
     ) -> None:
@@ -82,7 +119,8 @@ class Node:
         self._program = version
         self._directory = data_directory
         self._clock = clock
-        self._pods = pods
+        self._runtime = runtime
+        self._limits = limits or Limits()
         self._labels = dict(labels or {})
         self._heartbeat = heartbeat
         self._status = NodeStatus()
@@ -111,6 +149,15 @@ class Node:
 
     def health(self) -> Health:
         return self._condition.health({"node": self._name, "registered": self._registered})
+
+    def changed(self) -> None:
+        """The runtime came or went, or a pressure: tell it now and not with the next heartbeat."""
+        self._wake.set()
+
+    @property
+    def machine(self) -> Machine | None:
+        """What this machine is, once it has been read."""
+        return self._machine
 
     def _link_changed(self, connected: bool) -> None:
         if connected:
@@ -161,19 +208,28 @@ class Node:
         machine = self._machine
         if machine is None:
             return
-        pressure = await asyncio.to_thread(read_pressure, self._directory)
+        runtime = self._runtime
+        pressure = runtime.pressure() if runtime is not None else None
+        if pressure is None:
+            pressure = await asyncio.to_thread(read_pressure, self._directory, limits=self._limits)
         addresses = [{"type": "Hostname", "address": self._name}]
         if self._cloud.local_address:
             addresses.insert(0, {"type": "InternalIP", "address": self._cloud.local_address})
-        self._status.set_fixed(
-            {
-                "capacity": machine.capacity(pods=self._pods),
-                "allocatable": machine.allocatable(pods=self._pods),
-                "addresses": addresses,
-                "nodeInfo": machine.node_info(self._program),
-            }
-        )
-        self._status.set_conditions(conditions(pressure), time=self._now(fraction=False))
+        pods = runtime.max_pods if runtime is not None else 0
+        fixed: dict[str, Any] = {
+            "capacity": machine.capacity(pods=pods),
+            "allocatable": machine.allocatable(pods=pods, limits=self._limits),
+            "addresses": addresses,
+            "nodeInfo": machine.node_info(self._program),
+        }
+        trouble = ""
+        if runtime is not None:
+            fixed["nodeInfo"] = machine.node_info(self._program, runtime=runtime.version)
+            fixed["daemonEndpoints"] = {"kubeletEndpoint": {"Port": runtime.kubelet_port}}
+            fixed["images"] = image_list(runtime.images())
+            trouble = runtime.trouble
+        self._status.set_fixed(fixed)
+        self._status.set_conditions(conditions(pressure, trouble=trouble), time=self._now(fraction=False))
 
     async def _register(self) -> None:
         labels = self._machine.labels(self._name) if self._machine is not None else {}
@@ -274,3 +330,9 @@ class Node:
         milliseconds = self._clock.wall_ms()
         text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
         return f"{text}.{milliseconds % 1000:03d}000Z" if fraction else f"{text}Z"
+
+
+def image_list(images: Sequence[Image]) -> list[dict[str, Any]]:
+    """node.status.images: the biggest first."""
+    biggest = sorted((image for image in images if image.names), key=lambda image: (-image.size, image.names))
+    return [{"names": list(image.names[:NAMES_PER_IMAGE]), "sizeBytes": image.size} for image in biggest[:IMAGES]]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from edgeappliance.edged.facts import Pressure, conditions, read_machine, read_pressure
+from edgeappliance.edged.facts import Limits, Pressure, conditions, read_machine, read_pressure
 from edgeappliance.edged.status import FULL_REPORT, NodeStatus
 
 
@@ -71,7 +71,7 @@ def test_this_machine_can_be_read(tmp_path: Path) -> None:
     assert machine.disk_kib > 1000
     assert machine.capacity(pods=0)["pods"] == "0"
     assert machine.node_info("0.1.0")["operatingSystem"] == "linux"
-    assert isinstance(read_pressure(tmp_path), Pressure)
+    assert isinstance(read_pressure(tmp_path, limits=Limits()), Pressure)
 
 
 def test_facts_of_a_strange_board_are_empty_not_errors(tmp_path: Path) -> None:
@@ -83,4 +83,4 @@ def test_facts_of_a_strange_board_are_empty_not_errors(tmp_path: Path) -> None:
     assert machine.memory_kib == 1024000
     assert machine.system_uuid == "100000003d1d1c36"
     assert (machine.machine_id, machine.os_image) == ("", "Linux")
-    assert read_pressure(tmp_path, root=tmp_path).memory
+    assert read_pressure(tmp_path, limits=Limits(), root=tmp_path).memory
