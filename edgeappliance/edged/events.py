@@ -101,7 +101,7 @@ class _Known:
 
     name: str
     regarding: Regarding
-    type: EventType
+    type: str
     reason: str
     message: str
     first_ms: int
@@ -111,7 +111,7 @@ class _Known:
     sent: int = 0
 
 
-_Key = tuple[Regarding, EventType, str, str]
+_Key = tuple[Regarding, str, str, str]
 
 
 class EventRecorder:
@@ -137,7 +137,12 @@ class EventRecorder:
         """Events that have not been sent."""
         return len(self._waiting)
 
-    def event(self, regarding: Regarding, type: EventType, reason: str, message: str) -> None:
+    def pod(self, pod: Pod, type: str, reason: str, message: str, *, container: str = "") -> None:
+        """An event of a pod, or of one of its containers."""
+        regarding = Regarding.part(pod, container) if container else Regarding.pod(pod)
+        self.event(regarding, type, reason, message)
+
+    def event(self, regarding: Regarding, type: str, reason: str, message: str) -> None:
         """Report that something happened; told at once while there is a link."""
         if not self._enabled:
             return
@@ -171,10 +176,6 @@ class EventRecorder:
         while len(self._waiting) > WAITING:
             self._waiting.popitem(last=False)
             self.dropped += 1
-        self._flush()
-
-    def flush(self) -> None:
-        """Send what waits, as far as the link takes it."""
         self._flush()
 
     def _link_changed(self, connected: bool) -> None:
@@ -236,7 +237,7 @@ class EventRecorder:
             "firstTimestamp": rfc3339(known.first_ms),
             "lastTimestamp": rfc3339(known.last_ms),
             "count": known.count,
-            "type": known.type.value,
+            "type": str(known.type),
             "reportingComponent": COMPONENT,
             "reportingInstance": self._node,
         }

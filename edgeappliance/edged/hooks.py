@@ -3,11 +3,10 @@
 import asyncio
 from enum import StrEnum
 
-from edgeappliance.edged.engine.api import EngineRefused
 from edgeappliance.edged.pods.observed import ObservedContainer
 from edgeappliance.edged.pods.spec import Container, Exec, HttpGet, LifecycleHandler
-from edgeappliance.edged.probes.attempt import Runner, Target, UnknownPort, port_of
-from edgeappliance.edged.probes.http import HttpFailed, Url, get
+from edgeappliance.edged.probes.attempt import Runner, Target, UnknownPort, url_of
+from edgeappliance.edged.probes.http import HttpFailed, get
 from edgeappliance.kernel.errors import ApplianceError, TransientError
 
 AGENT = "kube-lifecycle/1.32"
@@ -31,59 +30,58 @@ class HookFailed(TransientError):
     """A hook did not do what it is for. The message is that of the event."""
 
 
-async def run_hook(
-    handler: LifecycleHandler,
-    container: ObservedContainer,
-    spec: Container,
-    *,
-    engine: Runner,
-    pod_ip: str,
-    host_network: bool = False,
-    timeout: float,
-) -> None:
-    """Carry a hook out, for at most `timeout` seconds. Raises HookFailed."""
-    pod = f"{container.pod_name}_{container.namespace}({container.pod_uid})"
-    where = f'for Container "{spec.name}" in Pod "{pod}" failed'
-    address = pod_ip or "127.0.0.1" if host_network else pod_ip
-    try:
-        async with asyncio.timeout(timeout):
-            if handler.exec is not None:
-                await _exec(handler.exec, container.id, engine, timeout, where)
-            elif handler.http_get is not None:
-                await _http(handler.http_get, Target(container.id, spec, address), where)
-            elif handler.sleep is not None:
-                await asyncio.sleep(handler.sleep.seconds)
-            else:
-                # tcpSocket is in the API and documented to fail at run time.
-                raise HookFailed(
-                    f"Cannot run handler: invalid handler: {'tcpSocket' if handler.tcp_socket else 'none'}"
-                )
-    except TimeoutError:
-        raise HookFailed(f"hook {where} - error: not completed within {timeout:g}s") from None
+class Hooks:
+    """Carries hooks out."""
 
+    def __init__(self, engine: Runner) -> None:
+        self._engine = engine
 
-async def _exec(action: Exec, id: str, engine: Runner, timeout: float, where: str) -> None:
-    what = f"Exec lifecycle hook ([{' '.join(action.command)}]) {where} - error: "
-    command = " ".join(action.command)
-    try:
-        code, output = await engine.run(id, action.command, timeout=timeout)
-    except EngineRefused as error:
-        raise HookFailed(f"{what}{error.message}, message: {_quoted(b'')}") from None
-    except ApplianceError as error:
-        raise HookFailed(f"{what}{error.message}, message: {_quoted(b'')}") from None
-    if code != 0:
-        raise HookFailed(f"{what}command '{command}' exited with {code}: , message: {_quoted(output)}")
+    async def run(
+        self,
+        handler: LifecycleHandler,
+        container: ObservedContainer,
+        spec: Container,
+        *,
+        pod_ip: str,
+        host_network: bool = False,
+        timeout: float,
+    ) -> None:
+        """For at most `timeout` seconds. Raises HookFailed."""
+        pod = f"{container.pod_name}_{container.namespace}({container.pod_uid})"
+        where = f'for Container "{spec.name}" in Pod "{pod}" failed'
+        address = pod_ip or "127.0.0.1" if host_network else pod_ip
+        try:
+            async with asyncio.timeout(timeout):
+                if handler.exec is not None:
+                    await self._exec(handler.exec, container.id, timeout, where)
+                elif handler.http_get is not None:
+                    await _http(handler.http_get, Target(container.id, spec, address), where)
+                elif handler.sleep is not None:
+                    await asyncio.sleep(handler.sleep.seconds)
+                else:  # tcpSocket is in the API and documented to fail at run time
+                    raise HookFailed(f"Cannot run handler: invalid handler {where}")
+        except TimeoutError:
+            raise HookFailed(f"Lifecycle hook {where} - error: not completed within {timeout:g}s") from None
+
+    async def _exec(self, action: Exec, id: str, timeout: float, where: str) -> None:
+        command = " ".join(action.command)
+        what = f"Exec lifecycle hook ([{command}]) {where} - error: "
+        try:
+            code, output = await self._engine.run(id, action.command, timeout=timeout)
+        except ApplianceError as error:
+            raise HookFailed(f"{what}{error.message}, message: {_quoted(b'')}") from None
+        if code != 0:
+            raise HookFailed(f"{what}command '{command}' exited with {code}: , message: {_quoted(output)}")
 
 
 async def _http(action: HttpGet, target: Target, where: str) -> None:
-    what = f"HTTP lifecycle hook ({action.path}) {where} - error: "
-    scheme = action.scheme.lower() or "http"
+    """Any answer will do, whatever its status: the hook has been delivered."""
     try:
-        port = 80 if action.port == "" else port_of(action.port, target.spec)
-        path = action.path if action.path.startswith("/") else f"/{action.path}"
-        await get(Url(scheme, action.host or target.address, port, path), action.http_headers, agent=AGENT)
+        await get(url_of(action, target), action.http_headers, agent=AGENT)
     except (HttpFailed, UnknownPort) as error:
-        raise HookFailed(f"{what}{error}, message: {_quoted(b'')}") from None
+        raise HookFailed(
+            f"HTTP lifecycle hook ({action.path}) {where} - error: {error}, message: {_quoted(b'')}"
+        ) from None
 
 
 def _quoted(output: bytes) -> str:

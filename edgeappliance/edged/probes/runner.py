@@ -28,7 +28,7 @@ Tally = dict[tuple[str, str, str, str, str], int]
 class Events(Protocol):
     """Where failures are told."""
 
-    def event(self, regarding: Regarding, type: EventType, reason: str, message: str) -> None: ...
+    def event(self, regarding: Regarding, type: str, reason: str, message: str) -> None: ...
 
 
 @dataclass(slots=True)
