@@ -12,6 +12,7 @@ import msgspec
 from cloudgateway.apiserver.controllers.cleanup import Cleanup
 from cloudgateway.apiserver.controllers.garbage import GarbageCollector
 from cloudgateway.apiserver.controllers.nodes import NodeWatch
+from cloudgateway.apiserver.controllers.scheduler import Scheduler
 from cloudgateway.apiserver.core import ADMIN_GROUP, GATEWAY, ApiCore
 from cloudgateway.apiserver.definitions import CRD_KEY, Definitions
 from cloudgateway.apiserver.store import ObjectStore
@@ -147,7 +148,14 @@ class EmbeddedApi:
         garbage = GarbageCollector(store=self.store, writer=writer, registry=self.registry)
         cleanup = Cleanup(store=self.store, writer=writer, registry=self.registry, clock=self._clock)
         nodes = NodeWatch(store=self.store, writer=writer, registry=self.registry, clock=self._clock)
-        for name, run in (("garbage", garbage.run), ("cleanup", cleanup.run), ("nodes", nodes.run)):
+        scheduler = Scheduler(store=self.store, writer=writer, registry=self.registry, clock=self._clock)
+        controllers = (
+            ("garbage", garbage.run),
+            ("cleanup", cleanup.run),
+            ("nodes", nodes.run),
+            ("scheduler", scheduler.run),
+        )
+        for name, run in controllers:
             self._tasks.spawn(self._keep(name, run), name=name)
 
     async def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:

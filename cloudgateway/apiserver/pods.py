@@ -143,7 +143,7 @@ def _container_causes(container: Object, path: str, names: set[str]) -> list[Cau
 def _fixed(spec: Object, old: Object | None = None) -> Object:
     """The part of a spec that may not change."""
     fixed = dict(spec)
-    for key in ("activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds"):
+    for key in ("activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "schedulingGates"):
         fixed.pop(key, None)
     if not (old if old is not None else spec).get("nodeName"):
         fixed.pop("nodeName", None)  # there is no scheduler: whoever places the pod writes it once

@@ -19,6 +19,21 @@ _NANO = Decimal("1e-9")
 @lru_cache(maxsize=1024)
 def canonical(text: str) -> str:
     """The canonical text of a quantity; ValueError when it is none."""
+    value, binary, exponent = _parse(text)
+    value = _rounded(value)
+    if binary and value == value.to_integral_value() and (abs(value) >= 1024 or value == 0):
+        return _binary(int(value))
+    return _decimal(value, exponents=exponent)
+
+
+@lru_cache(maxsize=1024)
+def amount(text: str) -> Decimal:
+    """The number that a quantity stands for (`1Ki` is 1024), no finer than a nano; ValueError when it is none."""
+    return _rounded(_parse(text)[0])
+
+
+def _parse(text: str) -> tuple[Decimal, bool, bool]:
+    """Number, whether it was written with a binary suffix, whether with an exponent."""
     match = _FORM.fullmatch(text) if len(text) <= LENGTH_LIMIT else None
     if match is None:
         raise ValueError("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")
@@ -30,10 +45,7 @@ def canonical(text: str) -> str:
         value = value.scaleb(int(exponent))
     else:
         value = value.scaleb(_DECIMAL[suffix or ""])
-    value = _rounded(value)
-    if binary and value == value.to_integral_value() and (abs(value) >= 1024 or value == 0):
-        return _binary(int(value))
-    return _decimal(value, exponents=exponent is not None)
+    return value, bool(binary), exponent is not None
 
 
 def _rounded(value: Decimal) -> Decimal:
