@@ -1,6 +1,9 @@
 """A pipe of bytes with two directions, whatever carries it: a socket, a tunnel, an upgraded connection."""
 
+import asyncio
 from typing import Protocol
+
+CHUNK = 64 * 1024
 
 
 class Duplex(Protocol):
@@ -17,3 +20,44 @@ class Duplex(Protocol):
     async def close(self) -> None:
         """End both directions. Idempotent, never raises."""
         ...
+
+
+class StreamDuplex:
+    """A connection of asyncio's as a Duplex. `first`: bytes that were read from it already."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: bytes = b"") -> None:
+        self._reader = reader
+        self._writer = writer
+        self._first = first
+        self._closed = False
+
+    async def read(self) -> bytes:
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        return await self._reader.read(CHUNK)
+
+    async def write(self, data: bytes) -> None:
+        if self._closed or self._writer.is_closing():
+            raise BrokenPipeError("the connection is closed")
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def end(self) -> None:
+        """No more is written; reading goes on. With TLS, which cannot do that, nothing."""
+        try:
+            if not self._closed and self._writer.can_write_eof():
+                self._writer.write_eof()
+        except OSError:
+            return  # gone: the reader hears of it
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._writer.close()
+        try:
+            async with asyncio.timeout(1):
+                await self._writer.wait_closed()
+        except (OSError, TimeoutError):
+            self._writer.transport.abort()
