@@ -1,0 +1,112 @@
+"""The server side of a WebSocket on an upgraded connection (RFC 6455, by the sans-I/O protocol of `websockets`)."""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+from collections.abc import Sequence
+
+from websockets.exceptions import InvalidState
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Protocol, Side, State
+
+from edgeappliance.kernel.duplex import Duplex
+from edgeappliance.kernel.web.exchange import Exchange, HttpError
+
+_MAGIC = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+MAX_MESSAGE = 1024 * 1024
+CLOSE_TIMEOUT = 1.0
+
+
+class WebSocket:
+    """Whole messages on a pipe. One reader; any number of writers."""
+
+    def __init__(self, duplex: Duplex, *, max_message: int = MAX_MESSAGE) -> None:
+        self._duplex = duplex
+        self._protocol = Protocol(Side.SERVER, state=State.OPEN, max_size=max_message)
+        self._parts: list[bytes] = []
+        self._messages: list[bytes] = []
+        self._writing = asyncio.Lock()
+        self._closed = False
+
+    async def receive(self) -> bytes | None:
+        """The next message, text or binary; None when the peer has closed or is gone, or broke the protocol."""
+        try:
+            while not self._messages:
+                if self._protocol.state is not State.OPEN:
+                    return None
+                data = await self._duplex.read()
+                if not data:
+                    return None
+                self._protocol.receive_data(data)
+                for event in self._protocol.events_received():
+                    if isinstance(event, Frame):
+                        self._take(event)
+                if not self._writing.locked():  # else whoever writes now writes this too
+                    await self._flush()
+        except OSError:
+            return None
+        return self._messages.pop(0)
+
+    async def send(self, data: bytes, *, text: bool = False) -> None:
+        """One message. Returns when there is room for more. Raises OSError when the peer is gone or has closed."""
+        try:
+            if text:
+                self._protocol.send_text(data)
+            else:
+                self._protocol.send_binary(data)
+        except InvalidState:
+            raise BrokenPipeError("the WebSocket is closed") from None
+        await self._flush()
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Say good-bye and leave. Idempotent, never raises."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._protocol.state is State.OPEN:
+                self._protocol.send_close(code, reason.encode()[:120].decode(errors="ignore"))
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._flush()
+        except (OSError, TimeoutError):
+            pass  # it is gone already
+        await self._duplex.close()
+
+    def _take(self, frame: Frame) -> None:
+        if frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            self._parts.append(bytes(frame.data))
+            if frame.fin:
+                self._messages.append(b"".join(self._parts))
+                self._parts.clear()
+
+    async def _flush(self) -> None:
+        async with self._writing:
+            while data := b"".join(self._protocol.data_to_send()):
+                await self._duplex.write(data)
+
+
+async def accept(
+    exchange: Exchange, protocols: Sequence[str], *, max_message: int = MAX_MESSAGE
+) -> tuple[WebSocket, str]:
+    """Make a WebSocket of a request; with it the subprotocol, the first of the client's that is among `protocols`
+    ("" when the client offers none). Raises HttpError when it asks for none, or for none that we speak."""
+    request = exchange.request
+    key = request.headers.get("sec-websocket-key", "")
+    try:
+        proper = len(base64.b64decode(key, validate=True)) == 16
+    except binascii.Error:
+        proper = False
+    if request.method != "GET" or not request.upgrades_to("websocket") or not proper:
+        raise HttpError(400, "not a WebSocket handshake")
+    if request.headers.get("sec-websocket-version") != "13":
+        raise HttpError(426, "WebSocket version 13 only")
+    offered = request.tokens("sec-websocket-protocol")
+    chosen = next((name for name in offered if name in protocols), "")
+    if offered and not chosen:
+        raise HttpError(403, f"unable to negotiate protocol: client supports {offered}, server accepts {[*protocols]}")
+    digest = hashlib.sha1((key + _MAGIC).encode(), usedforsecurity=False).digest()
+    headers = [("Upgrade", "websocket"), ("Sec-WebSocket-Accept", base64.b64encode(digest).decode())]
+    if chosen:
+        headers.append(("Sec-WebSocket-Protocol", chosen))
+    return WebSocket(await exchange.upgrade(headers), max_message=max_message), chosen
