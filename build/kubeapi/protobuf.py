@@ -28,7 +28,8 @@ FILES = (
 )
 TARGET = Path(__file__).parents[2] / "edgeappliance" / "kubeapi" / "definitions" / "protobuf.json"
 SCALARS = frozenset(("string", "bytes", "bool", "int32", "int64", "uint32", "uint64", "double", "float"))
-# Fields that came after the release of the source and that kubectl sends all the same (group, kind, name, number).
+_META = "io.k8s.apimachinery.pkg.apis.meta.v1."
+# What kubectl sends and the folders above or core.json lack: kinds that came later, bodies of subresources.
 NEWER = {
     "io.k8s.api.authentication.v1.SelfSubjectReview": {
         "1": ["metadata", "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", ""],
@@ -36,6 +37,34 @@ NEWER = {
     },
     "io.k8s.api.authentication.v1.SelfSubjectReviewStatus": {
         "1": ["userInfo", "io.k8s.api.authentication.v1.UserInfo", ""],
+    },
+    "io.k8s.api.core.v1.Binding": {
+        "1": ["metadata", f"{_META}ObjectMeta", ""],
+        "2": ["target", "io.k8s.api.core.v1.ObjectReference", ""],
+    },
+    "io.k8s.api.policy.v1.Eviction": {
+        "1": ["metadata", f"{_META}ObjectMeta", ""],
+        "2": ["deleteOptions", f"{_META}DeleteOptions", ""],
+    },
+    "io.k8s.api.authentication.v1.TokenRequest": {
+        "1": ["metadata", f"{_META}ObjectMeta", ""],
+        "2": ["spec", "io.k8s.api.authentication.v1.TokenRequestSpec", ""],
+        "3": ["status", "io.k8s.api.authentication.v1.TokenRequestStatus", ""],
+    },
+    "io.k8s.api.authentication.v1.TokenRequestSpec": {
+        "1": ["audiences", "string", "list"],
+        "3": ["boundObjectRef", "io.k8s.api.authentication.v1.BoundObjectReference", ""],
+        "4": ["expirationSeconds", "int64", ""],
+    },
+    "io.k8s.api.authentication.v1.TokenRequestStatus": {
+        "1": ["token", "string", ""],
+        "2": ["expirationTimestamp", f"{_META}Time", ""],
+    },
+    "io.k8s.api.authentication.v1.BoundObjectReference": {
+        "1": ["kind", "string", ""],
+        "2": ["apiVersion", "string", ""],
+        "3": ["name", "string", ""],
+        "4": ["uid", "string", ""],
     },
 }
 _MESSAGE = re.compile(r"^message (\w+) \{(.*?)^\}", re.M | re.S)

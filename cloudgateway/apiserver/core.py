@@ -2,10 +2,12 @@
 
 import asyncio
 import platform
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
+from cloudgateway.apiserver.actions import PodActions
 from cloudgateway.apiserver.bodies import BodyReader
 from cloudgateway.apiserver.definitions import Definitions
 from cloudgateway.apiserver.reviews import review
@@ -43,12 +45,16 @@ GATEWAY = User("system:cloudgateway", (ADMIN_GROUP,))
 DELETED_AT_ONCE = 256
 """Objects of a collection whose deletions share a commit."""
 
+Action = Callable[[ApiRequest, Target, ResourceType], Awaitable[ApiResponse]]
+_NO_SUCH_METHOD = "the server does not allow this method on the requested resource"
 _HEALTH = ("/healthz", "/livez", "/readyz")
-_SUBRESOURCES = {"namespaces": ("finalize",), "certificatesigningrequests.certificates.k8s.io": ("approval",)}
+_SUBRESOURCES = {
+    "namespaces": ("finalize",),
+    "certificatesigningrequests.certificates.k8s.io": ("approval",),
+    "pods": ("binding", "eviction"),
+}
 _REFUSED_SUBRESOURCES = {
     ("serviceaccounts", "token"): "service account tokens are not issued by the embedded API of cloudgateway",
-    ("pods", "binding"): "there is no scheduler here: set spec.nodeName of the pod instead",
-    ("pods", "eviction"): "the embedded API of cloudgateway evicts no pods: delete the pod instead",
     ("pods", "log"): "container logs are not served by the embedded API of cloudgateway: read them on the edge node",
     ("pods", "exec"): "exec is not served by the embedded API of cloudgateway: use the edge node's own shell",
     ("pods", "attach"): "attach is not served by the embedded API of cloudgateway: use the edge node's own shell",
@@ -75,6 +81,11 @@ class ApiCore:
         self._reader = Reader(store, clock)
         self._bodies = BodyReader()
         self.writer = Writer(store, clock, definitions.kind, self._bodies)
+        pods = PodActions(store=store, writer=self.writer, clock=clock, bodies=self._bodies)
+        self._actions: dict[tuple[str, str], Action] = {
+            ("pods", "binding"): pods.bind,
+            ("pods", "eviction"): pods.evict,
+        }
         self.ready = True
         self._log = get_logger("apiserver")
 
@@ -140,6 +151,8 @@ class ApiCore:
             except StatusFailure:
                 await self._store.settled()  # a refusal may rest on writes that no read shows yet
                 raise
+        if (resource.key, target.subresource) in self._actions:
+            raise method_not_allowed(_NO_SUCH_METHOD)
         if flag(request.query, "watch"):
             return ApiResponse(200, self._reader.watch(request, target, resource))
         if target.name:
@@ -148,6 +161,11 @@ class ApiCore:
 
     async def _change(self, request: ApiRequest, target: Target, resource: ResourceType) -> ApiResponse:
         method = request.method
+        action = self._actions.get((resource.key, target.subresource))
+        if action is not None:
+            if method != "POST":
+                raise method_not_allowed(_NO_SUCH_METHOD)
+            return await action(request, target, resource)
         if method == "POST" and not target.name:
             return self._written(request, resource, await self.writer.create(request, target, resource))
         if method == "PUT" and target.name:
@@ -158,7 +176,7 @@ class ApiCore:
             if target.name:
                 return await self._delete(request, target, resource)
             return await self._delete_collection(request, target, resource)
-        raise method_not_allowed("the server does not allow this method on the requested resource")
+        raise method_not_allowed(_NO_SUCH_METHOD)
 
     def _written(self, request: ApiRequest, resource: ResourceType, done: Written) -> ApiResponse:
         body = self._reader.encoding(request, resource).one(done.entry)
@@ -175,7 +193,7 @@ class ApiCore:
 
     async def _delete_collection(self, request: ApiRequest, target: Target, resource: ResourceType) -> ApiResponse:
         if "deletecollection" not in resource.verbs:
-            raise method_not_allowed("the server does not allow this method on the requested resource")
+            raise method_not_allowed(_NO_SUCH_METHOD)
         wanted = self._reader.filter(request, target, resource)
         response = self._reader.collection(request, target, resource)
         entries = self._reader.select(resource, wanted)

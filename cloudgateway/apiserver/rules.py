@@ -92,20 +92,25 @@ _OPTION_TYPES: tuple[tuple[str, type, str], ...] = (
 def delete_options(request: ApiRequest, bodies: BodyReader) -> Object:
     """metav1.DeleteOptions of a request: the body's, completed by the query's."""
     options = bodies.read(request) if request.body else {}
+    query = request.query
+    if "gracePeriodSeconds" in query:
+        options.setdefault("gracePeriodSeconds", number(query, "gracePeriodSeconds", maximum=GRACE_LIMIT))
+    if "propagationPolicy" in query:
+        options.setdefault("propagationPolicy", query["propagationPolicy"])
+    if "orphanDependents" in query:
+        options.setdefault("orphanDependents", query["orphanDependents"] == "true")
+    return options_of(options)
+
+
+def options_of(options: Object) -> Object:
+    """metav1.DeleteOptions checked and bounded, in place."""
     for key, kind, word in _OPTION_TYPES:
         if options.get(key) is not None and (
             not isinstance(options[key], kind) or isinstance(options[key], bool) is not (kind is bool)
         ):
             raise bad_request(f"DeleteOptions.{key} must be {word}")
-    query = request.query
-    if "gracePeriodSeconds" in query:
-        options.setdefault("gracePeriodSeconds", number(query, "gracePeriodSeconds", maximum=GRACE_LIMIT))
     if options.get("gracePeriodSeconds") is not None:
         options["gracePeriodSeconds"] = max(min(options["gracePeriodSeconds"], GRACE_LIMIT), -1)
-    if "propagationPolicy" in query:
-        options.setdefault("propagationPolicy", query["propagationPolicy"])
-    if "orphanDependents" in query:
-        options.setdefault("orphanDependents", query["orphanDependents"] == "true")
     policy = options.get("propagationPolicy")
     if policy is not None and policy not in PROPAGATION:
         raise invalid_option("DELETE", "propagationPolicy", policy, PROPAGATION)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from edgeappliance.kubeapi.builtin_types import BuiltinTypes, component
 from edgeappliance.kubeapi.printers import BUILTIN_COLUMNS
-from edgeappliance.kubeapi.resources import VERBS, ResourceType
+from edgeappliance.kubeapi.resources import VERBS, ResourceType, Subresource
 
 CRD_GROUP = "apiextensions.k8s.io"
 RBAC_GROUP = "rbac.authorization.k8s.io"
@@ -72,6 +72,17 @@ _SERVED: tuple[tuple[str, str, str, str, bool, tuple[str, ...], bool, tuple[str,
         (),
     ),
 )
+_BOTH = ("create", "get")
+_SUBRESOURCES = {
+    "pods": (
+        Subresource("attach", "PodAttachOptions", _BOTH),
+        Subresource("binding", "Binding", ("create",)),
+        Subresource("eviction", "Eviction", ("create",), "policy"),
+        Subresource("exec", "PodExecOptions", _BOTH),
+        Subresource("log", "Pod", ("get",)),
+        Subresource("portforward", "PodPortForwardOptions", _BOTH),
+    ),
+}
 _UPSERT = frozenset(("events", "endpoints", "leases", "services"))  # a PUT creates what is not there
 _SINGULAR = {"endpoints": "endpoints"}
 
@@ -135,6 +146,7 @@ def builtin_resources(types: BuiltinTypes) -> Iterator[ResourceType]:
             categories=categories,
             verbs=VERBS if plural != "namespaces" else tuple(verb for verb in VERBS if verb != "deletecollection"),
             status=status,
+            subresources=_SUBRESOURCES.get(key, ()),
             generation=plural == "customresourcedefinitions",
             upsert=plural in _UPSERT,
             fields=fields,

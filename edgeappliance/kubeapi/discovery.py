@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from edgeappliance.kubeapi.resources import Registry, ResourceType
+from edgeappliance.kubeapi.resources import Registry, ResourceType, Subresource
 
 AGGREGATED_TYPE = "application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
 
@@ -54,6 +54,17 @@ def api_resource_list(registry: Registry, group: str, version: str) -> dict[str,
                     "verbs": ["get", "patch", "update"],
                 }
             )
+        resources += [
+            {
+                "name": f"{resource.plural}/{item.name}",
+                "singularName": "",
+                "namespaced": resource.namespaced,
+                **({} if (item.group, item.version) == (group, version) else _other(item)),
+                "kind": item.kind,
+                "verbs": list(item.verbs),
+            }
+            for item in resource.subresources
+        ]
     if not resources:
         return None
     return {
@@ -104,9 +115,18 @@ def _aggregated_resource(resource: ResourceType) -> dict[str, Any]:
         entry["shortNames"] = list(resource.short_names)
     if resource.categories:
         entry["categories"] = list(resource.categories)
-    if resource.status:
-        entry["subresources"] = [{"subresource": "status", "responseKind": kind, "verbs": ["get", "patch", "update"]}]
+    below = [{"subresource": "status", "responseKind": kind, "verbs": ["get", "patch", "update"]}]
+    below = below if resource.status else []
+    for item in resource.subresources:
+        body = {**_other(item), "kind": item.kind}
+        below.append({"subresource": item.name, "responseKind": body, "verbs": list(item.verbs)})
+    if below:
+        entry["subresources"] = below
     return entry
+
+
+def _other(item: Subresource) -> dict[str, str]:
+    return {"group": item.group, "version": item.version}
 
 
 def _of(registry: Registry, group: str, version: str) -> list[ResourceType]:

@@ -9,12 +9,24 @@ from edgeappliance.kubeapi.schema import Schema
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
 
+@dataclass(frozen=True, slots=True)
+class Subresource:
+    """What discovery says of a subresource: its name, the kind of its body or answer, and the verbs."""
+
+    name: str
+    kind: str
+    verbs: tuple[str, ...]
+    group: str = ""
+    version: str = "v1"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceType:
     """One served resource in one version.
 
     `key` (`plural` or `plural.group`) names the stored collection: the versions of a resource share it.
     `fields` are the field selectors it knows besides metadata.name and metadata.namespace, as dotted paths.
+    `subresources` are those besides status, which `status` stands for.
     `refusal`, when set, says why every request for it is refused and what to do instead.
     """
 
@@ -29,6 +41,7 @@ class ResourceType:
     categories: tuple[str, ...] = ()
     verbs: tuple[str, ...] = VERBS
     status: bool = False
+    subresources: tuple[Subresource, ...] = ()
     custom: bool = False
     storage: bool = True
     generation: bool = False

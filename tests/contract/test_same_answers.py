@@ -247,6 +247,31 @@ async def test_pods(both: Both) -> None:
     await both.same("GET", f"{PODS}/p")
 
 
+async def test_binding_and_eviction(both: Both) -> None:
+    free = {"containers": [{"name": "a", "image": "i:1"}]}
+    await both.same("POST", PODS, named("p", spec=free))
+    await both.same("POST", f"{PODS}/missing/binding", named("missing", target={"kind": "Node", "name": "n"}))
+    await both.same("POST", f"{PODS}/p/binding", named("other", target={"kind": "Node", "name": "n"}))
+    await both.same("GET", f"{PODS}/p/binding")
+    await both.same("POST", f"{PODS}/p/binding?dryRun=All", named("p", target={"name": "n"}))
+    target = {"kind": "Node", "name": "n"}
+    bound = {"metadata": {"name": "p", "annotations": {"by": "me"}}, "target": target}
+    await both.same("POST", f"{PODS}/p/binding", bound)
+    await both.same("POST", f"{PODS}/p/binding", named("p", target={"kind": "Node", "name": "m"}))
+    await both.same("GET", f"{PODS}/p")
+    eviction = {"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": "p"}}
+    await both.same("POST", f"{PODS}/p/eviction?dryRun=All", eviction)
+    await both.same("POST", f"{PODS}/missing/eviction", {**eviction, "metadata": {"name": "missing"}})
+    await both.same("POST", f"{PODS}/p/eviction", {**eviction, "metadata": {"name": "q"}})
+    wrong = {"preconditions": {"uid": "no"}}
+    await both.same("POST", f"{PODS}/p/eviction", {**eviction, "deleteOptions": wrong})
+    await both.same("POST", f"{PODS}/p/eviction", {**eviction, "deleteOptions": {"gracePeriodSeconds": 0}})
+    await both.same("GET", f"{PODS}/p")
+    await both.same("POST", PODS, named("q", spec=free))
+    await both.same("POST", f"{PODS}/q/eviction", {**eviction, "metadata": {"name": "q"}})
+    await both.same("GET", f"{PODS}/q")
+
+
 # Not here: `+5`, `5.` and `12E6`, which the real one keeps as they were written.
 QUANTITIES: tuple[Any, ...] = (
     *(1, 0.5, "1000m", "0.1", "1500m", "1Gi", "0.5Gi", "1024Mi", "1.5Ki", "100", "1e3", "1e-3", "1n", "0.1n", "2048"),
