@@ -176,17 +176,18 @@ class EventRecorder:
         while len(self._waiting) > WAITING:
             self._waiting.popitem(last=False)
             self.dropped += 1
-        self._flush()
+        self.flush()
 
     def _link_changed(self, connected: bool) -> None:
         if connected:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what waits, as far as the link takes it. Called now and then for what an overloaded link refused."""
         while self._waiting and self._cloud.connected:
             name, known = next(iter(self._waiting.items()))
             if not self._cloud.send(self._message(known)):
-                return  # overloaded: the next event tries again
+                return
             known.sent = known.count
             del self._waiting[name]
 

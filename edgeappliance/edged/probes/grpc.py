@@ -99,7 +99,7 @@ def _health(reader: Reader) -> str:
 
 
 def _failure(headers: dict[str, str], status: str) -> str:
-    if not status.isdecimal():
+    if not (status.isdecimal() and len(status) < 4):
         return f"error: health rpc failed: HTTP status {headers.get(':status', 'unknown')}, no gRPC status"
     code = int(status)
     word = _CODES[code] if code < len(_CODES) else status

@@ -1,11 +1,15 @@
 """The node against a scripted cloud: deletion, conflicts, new links."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from edgeappliance.edged.node import Node
+from edgeappliance.edged.engine.api import Image
+from edgeappliance.edged.facts import Limits, Pressure
+from edgeappliance.edged.node import IMAGES, Node, image_list
 from edgeappliance.edgehub.hub import EdgeHub
 from edgeappliance.kernel.clock import SystemClock
 from edgeappliance.kernel.component import State
@@ -17,7 +21,9 @@ LEASE = f"kube-node-lease/lease/{NODE}"
 
 
 @asynccontextmanager
-async def node(cloud: KubeEdgeCloud, directory: Path, *, heartbeat: float = 0.1) -> AsyncIterator[Node]:
+async def node(
+    cloud: KubeEdgeCloud, directory: Path, *, heartbeat: float = 0.1, runtime: "Pods | None" = None
+) -> AsyncIterator[Node]:
     parts: list[Node] = []
 
     def prepare(hub: EdgeHub, supervisor: Supervisor) -> None:
@@ -30,6 +36,8 @@ async def node(cloud: KubeEdgeCloud, directory: Path, *, heartbeat: float = 0.1)
                 data_directory=directory,
                 clock=SystemClock(),
                 heartbeat=heartbeat,
+                runtime=runtime,
+                limits=Limits(memory_kib=200 * 1024, disk=0.2) if runtime is not None else None,
             )
 
         parts.append(supervisor.add("edged", build))
@@ -107,3 +115,85 @@ async def test_known_node_is_no_error(kubeedge: KubeEdgeCloud, tmp_path: Path) -
     async with node(kubeedge, tmp_path):
         await kubeedge.wait(lambda cloud: LEASE in cloud.objects)
         assert kubeedge.objects[f"null/node/{NODE}"]["status"]["conditions"]
+
+
+@dataclass
+class Pods:
+    """What runs the pods, as the node sees it."""
+
+    trouble: str = ""
+    version: str = "docker://20.10.24"
+    max_pods: int = 30
+    kubelet_port: int = 10350
+    listed: list[Image] = field(default_factory=list)
+    pressed: Pressure | None = None
+
+    def images(self) -> Sequence[Image]:
+        return self.listed
+
+    def pressure(self) -> Pressure | None:
+        return self.pressed
+
+
+def status_of(cloud: KubeEdgeCloud) -> dict[str, Any]:
+    status = cloud.objects[f"null/node/{NODE}"]["status"]
+    assert isinstance(status, dict)
+    return status
+
+
+def condition(cloud: KubeEdgeCloud, kind: str) -> dict[str, Any]:
+    return next(item for item in status_of(cloud)["conditions"] if item["type"] == kind)
+
+
+async def test_a_runtime_is_shown_with_its_capacity_endpoint_and_images(
+    kubeedge: KubeEdgeCloud, tmp_path: Path
+) -> None:
+    pods = Pods(listed=[Image("sha256:1", ("bb:1", "bb@sha256:1"), 10), Image("sha256:2", ("big:1",), 20)])
+    async with node(kubeedge, tmp_path, runtime=pods):
+        await kubeedge.wait(lambda cloud: LEASE in cloud.objects)
+        status = status_of(kubeedge)
+    assert status["capacity"]["pods"] == status["allocatable"]["pods"] == "30"
+    capacity, allocatable = (int(status[key]["memory"].removesuffix("Ki")) for key in ("capacity", "allocatable"))
+    assert capacity - allocatable == 200 * 1024
+    assert status["nodeInfo"]["containerRuntimeVersion"] == "docker://20.10.24"
+    assert status["daemonEndpoints"] == {"kubeletEndpoint": {"Port": 10350}}
+    assert status["images"] == [
+        {"names": ["big:1"], "sizeBytes": 20},
+        {"names": ["bb:1", "bb@sha256:1"], "sizeBytes": 10},
+    ]
+
+
+async def test_a_runtime_that_is_down_is_told_at_once_and_so_is_its_return(
+    kubeedge: KubeEdgeCloud, tmp_path: Path
+) -> None:
+    pods = Pods()
+    async with node(kubeedge, tmp_path, heartbeat=30.0, runtime=pods) as part:
+        await kubeedge.wait(lambda cloud: LEASE in cloud.objects)
+        assert condition(kubeedge, "Ready")["status"] == "True"
+        pods.trouble = "container runtime is down"
+        part.changed()
+        await kubeedge.wait(lambda cloud: condition(cloud, "Ready")["status"] == "False")
+        ready = condition(kubeedge, "Ready")
+        assert (ready["reason"], ready["message"]) == ("KubeletNotReady", "container runtime is down")
+        pods.trouble = ""
+        part.changed()
+        await kubeedge.wait(lambda cloud: condition(cloud, "Ready")["status"] == "True")
+
+
+async def test_the_pressure_that_evicts_is_the_pressure_that_is_shown(kubeedge: KubeEdgeCloud, tmp_path: Path) -> None:
+    pods = Pods(pressed=Pressure(memory=True, pids=True))
+    async with node(kubeedge, tmp_path, runtime=pods):
+        await kubeedge.wait(lambda cloud: LEASE in cloud.objects)
+        shown = {kind: condition(kubeedge, f"{kind}Pressure")["status"] for kind in ("Memory", "Disk", "PID")}
+        assert shown == {"Memory": "True", "Disk": "False", "PID": "True"}
+        assert condition(kubeedge, "PIDPressure")["reason"] == "KubeletHasInsufficientPID"
+
+
+def test_the_biggest_images_are_named_and_those_without_a_name_are_not() -> None:
+    images = [Image(f"sha256:{size}", (f"i:{size}",), size) for size in range(IMAGES + 10)]
+    images.append(Image("sha256:none", (), 10**9))
+    images.append(Image("sha256:many", tuple(f"n:{number}" for number in range(9)), 10**6))
+    named = image_list(images)
+    assert len(named) == IMAGES
+    assert named[0] == {"names": [f"n:{number}" for number in range(5)], "sizeBytes": 10**6}
+    assert named[1]["sizeBytes"] == IMAGES + 9

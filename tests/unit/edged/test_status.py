@@ -84,3 +84,12 @@ def test_facts_of_a_strange_board_are_empty_not_errors(tmp_path: Path) -> None:
     assert machine.system_uuid == "100000003d1d1c36"
     assert (machine.machine_id, machine.os_image) == ("", "Linux")
     assert read_pressure(tmp_path, limits=Limits(), root=tmp_path).memory
+
+
+def test_pids_run_out(tmp_path: Path) -> None:
+    (tmp_path / "proc/sys/kernel").mkdir(parents=True)
+    (tmp_path / "proc/sys/kernel/pid_max").write_text("4194304\n")
+    (tmp_path / "proc/sys/kernel/threads-max").write_text("1000\n")
+    for tasks, low in (("2/899", False), ("2/901", True), ("rubbish", False)):
+        (tmp_path / "proc/loadavg").write_text(f"0.00 0.01 0.05 {tasks} 12345\n")
+        assert read_pressure(tmp_path, limits=Limits(), root=tmp_path).pids is low
