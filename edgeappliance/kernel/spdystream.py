@@ -190,6 +190,7 @@ class Spdy:
             self._break(error)
             writer.cancel()
             await asyncio.wait([writer])
+            await self._duplex.close()
 
     # -- what streams call --------------------------------------------------------------------------------
 

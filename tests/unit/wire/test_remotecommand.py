@@ -28,8 +28,9 @@ from edgeappliance.wire.remotecommand import (
         (
             Result(3),
             True,
-            b'{"metadata":{},"status":"Failure","message":"command terminated with non-zero exit code: command terminated '
-            b'with exit code 3","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"3"}]}}',
+            b'{"metadata":{},"status":"Failure","message":"command terminated with non-zero exit code: command '
+            b'terminated with exit code 3","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode",'
+            b'"message":"3"}]}}',
         ),
         (
             Result(error="no such file"),
