@@ -21,12 +21,17 @@ class Stopped(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stopping:
-    """Why, with how much grace (s), and what to say: status.reason and status.message."""
+    """Why, with how much grace (s), and what to say: status.reason and status.message.
+
+    since: monotonic seconds at which it began, so that sidecars, which go last, get what is left of the grace;
+    None: nobody knows, they get all of it.
+    """
 
     why: Stopped
     grace: int
     reason: str = ""
     message: str = ""
+    since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ class Situation:
 
     exits: container id -> when its end was first seen.
     busy: names of containers ("" = sandbox) whose start is under way.
-    stopping_ids: containers whose stop is under way.
+    stopping_ids: containers whose stop or removal is under way: nothing more is asked of them.
     finished: the phase that the pod has ended with (Succeeded, Failed), "" while it has not: it never starts again.
     started_ms: when this node first saw the pod (status.startTime).
     blocked: why nothing can be started at all (volumes not there, unsupported fields): reason and message.
@@ -124,6 +129,8 @@ Action = StartSandbox | StartContainer | StopContainer | RemoveContainer
 class Plan:
     """What to do now, all at once; then look again. `wake_at` (monotonic s): look again at the latest.
 
+    stop: the pod must be stopped from now on (its deadline has passed): the worker keeps it and gives it back as
+    `Situation.stopping` from the next look on.
     finished: the phase that the pod has ended with just now ("" while not): the worker stores it.
     gone: a stopped pod has nothing left on the engine.
     waiting: container name -> (reason, message) for those that wait for a time (CrashLoopBackOff).
@@ -131,6 +138,7 @@ class Plan:
 
     actions: tuple[Action, ...] = ()
     wake_at: float | None = None
+    stop: Stopping | None = None
     finished: str = ""
     gone: bool = False
     waiting: Mapping[str, tuple[str, str]] = field(default_factory=dict)

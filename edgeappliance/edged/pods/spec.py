@@ -4,6 +4,7 @@ Every attribute is the API's field in snake case; absent fields have the API's d
 (`resources.py` reads them), times stay RFC 3339 texts.
 """
 
+import hashlib
 from typing import Any
 
 import msgspec
@@ -204,6 +205,20 @@ class PodSecurity(Kube, frozen=True):
     sysctls: list[Sysctl] = []
 
 
+class ExitCodes(Kube, frozen=True):
+    """operator: In or NotIn."""
+
+    operator: str
+    values: list[int] = []
+
+
+class RestartRule(Kube, frozen=True):
+    """Of restartPolicyRules. action: Restart is the only one that there is."""
+
+    action: str
+    exit_codes: ExitCodes | None = None
+
+
 class Container(Kube, frozen=True):
     """A container, an init container, or (an init container with restartPolicy Always) a sidecar."""
 
@@ -225,6 +240,7 @@ class Container(Kube, frozen=True):
     termination_message_policy: str = "File"
     image_pull_policy: str = ""
     restart_policy: str = ""
+    restart_policy_rules: list[RestartRule] = []
     security_context: ContainerSecurity = ContainerSecurity()
     stdin: bool = False
     stdin_once: bool = False
@@ -233,6 +249,11 @@ class Container(Kube, frozen=True):
     @property
     def is_sidecar(self) -> bool:
         return self.restart_policy == "Always"
+
+
+def spec_hash(container: Container) -> str:
+    """Of what may change while a pod lives, and makes its container start anew: the image."""
+    return hashlib.sha256(container.image.encode()).hexdigest()[:16]
 
 
 class EmptyDir(Kube, frozen=True):
@@ -308,7 +329,7 @@ class ProjectedVolume(Kube, frozen=True):
 
 
 class Volume(Kube, frozen=True):
-    """One of the sources is set; another kind than these is in `Pod.unsupported`."""
+    """One of the sources is set; `reading.unsupported` names kinds that are not among these."""
 
     name: str
     empty_dir: EmptyDir | None = None
@@ -347,12 +368,48 @@ class ReadinessGate(Kube, frozen=True):
     condition_type: str
 
 
+class NodeRequirement(Kube, frozen=True):
+    """operator: In, NotIn, Exists, DoesNotExist, Gt, Lt."""
+
+    key: str
+    operator: str
+    values: list[str] = []
+
+
+class NodeTerm(Kube, frozen=True):
+    match_expressions: list[NodeRequirement] = []
+    match_fields: list[NodeRequirement] = []
+
+
+class NodeTerms(Kube, frozen=True):
+    node_selector_terms: list[NodeTerm] = []
+
+
+class NodeAffinity(Kube, frozen=True):
+    """The preferred terms are the scheduler's."""
+
+    required: NodeTerms | None = msgspec.field(default=None, name="requiredDuringSchedulingIgnoredDuringExecution")
+
+
+class Affinity(Kube, frozen=True):
+    """Affinity between pods is the scheduler's."""
+
+    node_affinity: NodeAffinity = NodeAffinity()
+
+
+class PodOs(Kube, frozen=True):
+    name: str
+
+
 class PodSpec(Kube, frozen=True):
     containers: list[Container]
     init_containers: list[Container] = []
     volumes: list[Volume] = []
     restart_policy: str = "Always"
     node_name: str = ""
+    node_selector: dict[str, str] = {}
+    affinity: Affinity = Affinity()
+    os: PodOs | None = None
     host_network: bool = False
     host_pid: bool = msgspec.field(default=False, name="hostPID")
     host_ipc: bool = msgspec.field(default=False, name="hostIPC")
