@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cloudgateway.apiserver import pods
+from cloudgateway.apiserver import pod_rules, pods
 from edgeappliance.kubeapi.errors import Cause
 from edgeappliance.kubeapi.names import label_error, path_segment_error, subdomain_error
 from edgeappliance.kubeapi.request import User
@@ -184,7 +184,7 @@ _BINDING = Kind(name_error=path_segment_error, default=_default_rbac, validate=_
 KINDS: dict[str, Kind] = {
     "namespaces": Kind(name_error=label_error, default=_default_namespace, create=_create_namespace),
     "nodes": Kind(validate=_node_causes),
-    "pods": Kind(default=pods.default, validate=pods.causes, create=pods.create, grace=pods.grace, returned=True),
+    "pods": Kind(default=pods.default, validate=pod_rules.causes, create=pods.create, grace=pods.grace, returned=True),
     "configmaps": Kind(validate=_data_causes),
     "secrets": Kind(default=_default_secret, validate=_secret_causes),
     "serviceaccounts": Kind(returned=True),

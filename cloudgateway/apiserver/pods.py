@@ -1,13 +1,12 @@
-"""Rules of pods: the defaults that a node relies on, what must be there, what may change, how deletion waits."""
+"""Pods: the defaults that a node relies on, what a new one is, how its deletion waits."""
 
 from typing import Any
 
-from edgeappliance.kubeapi.errors import Cause
-from edgeappliance.kubeapi.names import label_error
 from edgeappliance.kubeapi.request import User
 
 Object = dict[str, Any]
 MODE = 420  # 0644, as upstream defaults the mode of projected files
+TOKEN_SECONDS = 3600
 
 
 def default(value: Object) -> None:
@@ -17,7 +16,8 @@ def default(value: Object) -> None:
     spec.setdefault("dnsPolicy", "ClusterFirst")
     spec.setdefault("schedulerName", "default-scheduler")
     spec.setdefault("securityContext", {})
-    spec.setdefault("terminationGracePeriodSeconds", 30)
+    if spec.setdefault("terminationGracePeriodSeconds", 30) < 0:
+        spec["terminationGracePeriodSeconds"] = 1  # as the API documents negative values
     spec.setdefault("enableServiceLinks", True)
     if spec.get("serviceAccountName"):
         spec.setdefault("serviceAccount", spec["serviceAccountName"])
@@ -68,6 +68,9 @@ def _default_volume(volume: Object) -> None:
     for section in ("configMap", "secret", "downwardAPI", "projected"):
         if volume.get(section) is not None:
             volume[section].setdefault("defaultMode", MODE)
+    for source in (volume.get("projected") or {}).get("sources") or ():
+        if source.get("serviceAccountToken") is not None:
+            source["serviceAccountToken"].setdefault("expirationSeconds", TOKEN_SECONDS)
     if volume.get("hostPath") is not None:
         volume["hostPath"].setdefault("type", "")
     if len(volume) == 1:
@@ -93,66 +96,6 @@ def quality(spec: Object) -> str:
     if not any_set:
         return "BestEffort"
     return "Guaranteed" if guaranteed else "Burstable"
-
-
-def causes(value: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a pod, or with the change of one."""
-    spec = value.get("spec", {})
-    found: list[Cause] = []
-    if not spec.get("containers"):
-        found.append(Cause("FieldValueRequired", "Required value", "spec.containers"))
-    names: set[str] = set()
-    for section in ("initContainers", "containers"):
-        for index, container in enumerate(spec.get(section) or ()):
-            found += _container_causes(container, f"spec.{section}[{index}]", names)
-    volumes = {volume.get("name") for volume in spec.get("volumes") or ()}
-    for section in ("initContainers", "containers"):
-        for index, container in enumerate(spec.get(section) or ()):
-            for position, mount in enumerate(container.get("volumeMounts") or ()):
-                if mount.get("name") not in volumes:
-                    path = f"spec.{section}[{index}].volumeMounts[{position}].name"
-                    found.append(Cause("FieldValueNotFound", f'Not found: "{mount.get("name", "")}"', path))
-    if old is not None and _fixed(old.get("spec", {})) != _fixed(spec, old.get("spec", {})):
-        found.append(
-            Cause(
-                "FieldValueForbidden",
-                "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"
-                "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to "
-                "existing tolerations),`spec.terminationGracePeriodSeconds`, and `spec.nodeName` while it is empty",
-                "spec",
-            )
-        )
-    return found
-
-
-def _container_causes(container: Object, path: str, names: set[str]) -> list[Cause]:
-    found = []
-    name = container.get("name") or ""
-    if not name:
-        found.append(Cause("FieldValueRequired", "Required value", f"{path}.name"))
-    elif error := label_error(name):
-        found.append(Cause("FieldValueInvalid", f'Invalid value: "{name}": {error}', f"{path}.name"))
-    elif name in names:
-        found.append(Cause("FieldValueDuplicate", f'Duplicate value: "{name}"', f"{path}.name"))
-    names.add(name)
-    if not container.get("image"):
-        found.append(Cause("FieldValueRequired", "Required value", f"{path}.image"))
-    return found
-
-
-def _fixed(spec: Object, old: Object | None = None) -> Object:
-    """The part of a spec that may not change."""
-    fixed = dict(spec)
-    for key in ("activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "schedulingGates"):
-        fixed.pop(key, None)
-    if not (old if old is not None else spec).get("nodeName"):
-        fixed.pop("nodeName", None)  # there is no scheduler: whoever places the pod writes it once
-    for section in ("containers", "initContainers"):
-        if section in fixed:
-            fixed[section] = [
-                {key: item for key, item in container.items() if key != "image"} for container in fixed[section]
-            ]
-    return fixed
 
 
 def grace(value: Object, asked: int | None) -> int:

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cloudgateway.apiserver.embedded import TOKEN_FILE, EmbeddedApi
+from tests.support.bad_pods import SPECS
 from tests.support.embedded_api import JSON_PATCH, MERGE, STRATEGIC, widget, widget_definition
 from tests.support.real_api import RealApi
 
@@ -245,6 +246,49 @@ async def test_pods(both: Both) -> None:
     await both.same("DELETE", f"{PODS}/p?gracePeriodSeconds=5")
     await both.same("DELETE", f"{PODS}/p?gracePeriodSeconds=0")
     await both.same("GET", f"{PODS}/p")
+
+
+# Where ours names the field more exactly than this release does, or knows what it does not know.
+OF_THEIR_OWN = {
+    "proc mount",
+    "downward",
+    "downward field",
+    "downward resource",
+    "projected token",
+    "projected token path",
+    "seccomp back",
+}
+
+
+async def test_pods_that_are_refused(both: Both) -> None:
+    for name, spec in SPECS.items():
+        body = named("q", spec=spec)
+        ours = await both.embedded.send("POST", f"{PODS}?dryRun=All", body)
+        assert ours[0] == 422, (name, ours)
+        if name in OF_THEIR_OWN:
+            continue
+        theirs = await both.real.send("POST", f"{PODS}?dryRun=All", body)
+        assert essence(*ours) == essence(*theirs), f"{name}\nours:   {ours}\ntheirs: {theirs}"
+
+
+async def test_changes_of_pods(both: Both) -> None:
+    toleration = {"key": "k", "operator": "Exists"}
+    spec = {**POD["spec"], "activeDeadlineSeconds": 100, "tolerations": [toleration]}
+    await both.same("POST", PODS, named("p", spec=spec))
+    for change in (
+        {"activeDeadlineSeconds": 50},
+        {"activeDeadlineSeconds": 60},
+        {"activeDeadlineSeconds": None},
+        {"hostNetwork": True},
+        {"terminationGracePeriodSeconds": 5},
+        {"containers": [{"name": "a", "image": "i:9"}]},
+        {"containers": [{"name": "a", "image": "i:9"}, {"name": "b", "image": "i:9"}]},
+        {"containers": [{"name": "a", "image": "i:9"}, {"name": "b", "image": ""}]},
+        {"restartPolicy": "Never"},
+    ):
+        ours = await both.embedded.send("PATCH", f"{PODS}/p?dryRun=All", {"spec": change}, STRATEGIC)
+        theirs = await both.real.send("PATCH", f"{PODS}/p?dryRun=All", {"spec": change}, STRATEGIC)
+        assert ours[0] == theirs[0], f"{change}\nours:   {ours}\ntheirs: {theirs}"
 
 
 async def test_binding_and_eviction(both: Both) -> None:

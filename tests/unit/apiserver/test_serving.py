@@ -192,7 +192,7 @@ async def test_a_body_that_waits_to_be_asked_for_is_asked_for(shell: Shell, tmp_
 
 
 async def test_who_says_nothing_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloudgateway.apiserver.shell.FIRST_REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr("cloudgateway.apiserver.entrance.FIRST_REQUEST_SECONDS", 0.3)
     monkeypatch.setattr("cloudgateway.apiserver.shell.BODY_SECONDS", 0.3)
     embedded = await EmbeddedApi.open(tmp_path / "api")
     shell = await embedded.serve()
