@@ -2,9 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from edgeappliance.edged.events import EventType, Regarding
 from edgeappliance.edged.pods.observed import ObservedContainer
@@ -21,8 +21,21 @@ AT_ONCE = 8
 EVENT_OUTPUT = 1024
 """Characters of a probe's output that go into an event or a message."""
 
-Tally = dict[tuple[str, str, str, str, str], int]
-"""How many tries ended how: (namespace, pod, container, kind, verdict) -> count."""
+
+class Tried(NamedTuple):
+    """What is counted: tries of one probe that ended in one way. result: successful, failed or unknown."""
+
+    namespace: str
+    pod: str
+    uid: str
+    container: str
+    kind: str
+    result: str
+
+
+Tally = dict[Tried, int]
+
+_RESULTS = {Verdict.SUCCESS: "successful", Verdict.FAILURE: "failed", Verdict.UNKNOWN: "unknown"}
 
 
 class Events(Protocol):
@@ -200,16 +213,11 @@ class ProbeRunner:
             self._events.event(watched.regarding, EventType.WARNING, "ProbeWarning", f"{kind} probe warning: {output}")
 
     def _count(self, watched: _Watched, kind: ProbeKind, answer: Answer) -> None:
-        container = watched.container
-        words = {Verdict.SUCCESS: "successful", Verdict.FAILURE: "failed", Verdict.UNKNOWN: "unknown"}
-        key = (container.namespace, container.pod_name, container.name, kind.value, words[answer.verdict])
-        self._tally[key] = self._tally.get(key, 0) + 1
+        at = watched.container
+        tried = Tried(at.namespace, at.pod_name, at.pod_uid, at.name, kind.value, _RESULTS[answer.verdict])
+        self._tally[tried] = self._tally.get(tried, 0) + 1
 
-    def forget_pod(self, namespace: str, name: str) -> None:
+    def forget_pod(self, uid: str) -> None:
         """The pod is gone: its counts go too."""
-        for key in list(_keys_of(self._tally, namespace, name)):
-            del self._tally[key]
-
-
-def _keys_of(tally: Tally, namespace: str, name: str) -> Iterator[tuple[str, str, str, str, str]]:
-    return (key for key in tally if key[:2] == (namespace, name))
+        for tried in [tried for tried in self._tally if tried.uid == uid]:
+            del self._tally[tried]

@@ -1,6 +1,7 @@
 """Peers for probes: HTTP servers on real sockets, and commands that really run."""
 
 import asyncio
+import shlex
 import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -47,7 +48,7 @@ async def web(reply: Reply, *, tls: Path | None = None) -> AsyncIterator[Web]:
     context = None
     if tls is not None:
         subprocess.run(
-            "openssl req -x509 -newkey rsa:2048 -nodes -keyout key -out crt -subj /CN=x".split(),
+            shlex.split("openssl req -x509 -newkey rsa:2048 -nodes -keyout key -out crt -subj /CN=x"),
             cwd=tls, check=True, capture_output=True,
         )  # fmt: skip
         context = SSLContext(PROTOCOL_TLS_SERVER)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ def stand(scope: TaskScope) -> Stand:
     return Stand(scope)
 
 
-def http(port: int, **more: int) -> Probe:
+def http(port: int, **more: Any) -> Probe:
     return Probe(http_get=HttpGet(port=port), **more)
 
 
@@ -74,9 +75,9 @@ async def test_readiness_comes_at_once_and_goes_when_the_server_says_no(stand: S
     assert stand.changes == ["u1", "u1"]
     message = "Readiness probe failed: HTTP probe failed with statuscode: 500"
     assert stand.told.events == [("spec.containers{web}", "Unhealthy", message)]
-    counted = {key[3:]: count for key, count in stand.runner.tally().items()}
+    counted = {(tried.kind, tried.result): count for tried, count in stand.runner.tally().items()}
     assert counted == {("Readiness", "successful"): 1, ("Readiness", "failed"): 1}
-    stand.runner.forget_pod("default", "p")
+    stand.runner.forget_pod("u1")
     assert stand.runner.tally() == {}
 
 
