@@ -11,7 +11,8 @@ from edgeappliance.config.joined import ENROLL_PORT, Place, place
 from edgeappliance.config.settings import EdgeSettings
 from edgeappliance.devicemodel.catalogue import CatalogueChange
 from edgeappliance.devicetwin.service import DeviceTwin
-from edgeappliance.edged.node import Node
+from edgeappliance.edged.facts import Machine, read_machine
+from edgeappliance.edged.node import Node, Runtime
 from edgeappliance.edgehub.enrolment import Enrolment
 from edgeappliance.edgehub.hub import EdgeHub
 from edgeappliance.edgehub.identity import IdentityFiles
@@ -59,6 +60,7 @@ class Appliance:
         self._database: Database | None = None
         self._supervisor = Supervisor(clock=self._clock)
         self._place: Place
+        self._machine: Machine
         self._twin: DeviceTwin
         self._devices: Devices
         self._mappers: Mappers | None = None
@@ -70,6 +72,7 @@ class Appliance:
             await asyncio.to_thread(self._prepare)
             self._place = place(self._config)
             self._database = await open_store(self._config.state_path, suspect=self._suspect)
+            self._machine = await asyncio.to_thread(read_machine, self._config.state_path)
             self._compose(self._database, await store_identity(self._database))
             await self._supervisor.start()
         except BaseException:
@@ -144,9 +147,12 @@ class Appliance:
         cloud.route(Group.RESOURCE, meta.receive)
         cloud.route(Group.TWIN, self._twin.handle)
         cloud.route(Group.USER, _user_messages(bus))
+        pods: Runtime | None = None
+        if config.edged.enable:
+            pods = self._add_pods(database, meta, cloud)
         if config.node.enable and self._place.hub is not None:
             add(
-                "edged",
+                "node",
                 lambda scope: Node(
                     scope,
                     cloud=cloud,
@@ -154,6 +160,7 @@ class Appliance:
                     version=version(),
                     data_directory=config.state_path,
                     clock=clock,
+                    runtime=pods,
                     labels=config.node.labels,
                 ),
                 order=LATE,
@@ -162,6 +169,22 @@ class Appliance:
         if config.metrics.enable:
             add("metrics", lambda scope: self._metrics_server(), order=LATE)
         add("control", lambda scope: ControlServer(path=config.control_socket, verbs=verbs), order=LATE)
+
+    def _add_pods(self, database: Database, meta: MetaManager, cloud: EdgeHub | NoCloud) -> Runtime:
+        from edgeappliance.podparts import NodeRuntime, PodParts  # Docker's client only where pods run
+
+        config = self._config
+        parts = PodParts(
+            self._supervisor,
+            config=config,
+            node=self._place.node,
+            machine=self._machine,
+            database=database,
+            meta=meta,
+            cloud=cloud,
+            clock=self._clock,
+        )
+        return NodeRuntime(parts, max_pods=config.edged.max_pods, kubelet_port=lambda: config.edged.kubelet_port)
 
     def _add_cloud(self, node: str, store: str) -> EdgeHub | NoCloud:
         hub, enroll = self._place.hub, self._place.enroll

@@ -27,14 +27,22 @@ class Stand:
     """Start parts with `start_*`; leaving the context stops everything and removes the directory."""
 
     def __init__(
-        self, directory: Path | None = None, *, node: str = NODE, baud: int = 19200, cluster: Path | None = None
+        self,
+        directory: Path | None = None,
+        *,
+        node: str = NODE,
+        baud: int = 19200,
+        cluster: Path | None = None,
+        docker: Path | None = None,
     ) -> None:
+        """`docker`: the socket of an engine for pods; without one the node runs none."""
         self._own = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix="ea"))
         self.node = node
         self.baud = baud
         self.hub_port, self.enroll_port, self.api_port, self.gateway_metrics = (free_port() for _ in range(4))
         self.mqtt_port, self.edge_metrics = free_port(), free_port()
+        self.tunnel_port, self.stream_port, self.kubelet_port = free_port(), free_port(), free_port()
         self.serial = self.directory / "ttyMETER"
         self.meter_control = self.directory / "meter.sock"
         self.api_directory = self.directory / "api"
@@ -64,11 +72,25 @@ class Stand:
             "mqtt": {"port": self.mqtt_port},
             "metrics": {"port": self.edge_metrics},
             "mappers": {"directory": str(self.directory / "mappers.d")},
+            "edged": {
+                "enable": docker is not None,
+                "docker": str(docker or "/run/docker.sock"),
+                "manifests": str(self.directory / "manifests"),
+                "kubelet_port": self.kubelet_port,
+            },
+            "edgestream": {"server": f"127.0.0.1:{self.tunnel_port}"},
         }
         self.gateway_settings: dict[str, Any] = {
             "cloudhub": {"host": "127.0.0.1", "port": self.hub_port},
             "enrolment": {"host": "127.0.0.1", "port": self.enroll_port, "addresses": ["127.0.0.1"]},
             "metrics": {"port": self.gateway_metrics},
+            "cloudstream": {
+                "host": "127.0.0.1",
+                "tunnel_port": self.tunnel_port,
+                "stream_host": "127.0.0.1",
+                "stream_port": self.stream_port,
+                "address": "127.0.0.1",
+            },
         }
         if cluster:
             self.gateway_settings["kubernetes"] = {"install_crds": True}

@@ -1,0 +1,453 @@
+"""Carries out what reconcile decided for a pod: sandbox, image, volumes, environment, hooks. One method an action."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from edgeappliance.edged.engine.api import Credentials, Engine, EngineRefused, Image, LogQuery
+from edgeappliance.edged.engine.auth import credentials_for
+from edgeappliance.edged.engine.create import SandboxSettings, container_body, sandbox_body, spec_hash
+from edgeappliance.edged.events import EventRecorder
+from edgeappliance.edged.hooks import POST_START_LIMIT, Hook, HookFailed, Hooks
+from edgeappliance.edged.images import ImageNever, Images, ImageWait
+from edgeappliance.edged.objects import Objects
+from edgeappliance.edged.pause.archive import IMAGE as PAUSE
+from edgeappliance.edged.pause.archive import archive as pause_archive
+from edgeappliance.edged.pods.environment import ConfigMissing, Facts, environment, references
+from edgeappliance.edged.pods.observed import Kind, ObservedContainer
+from edgeappliance.edged.pods.plan import Probed, Situation, StartContainer, StopContainer
+from edgeappliance.edged.pods.limits import Unsupported
+from edgeappliance.edged.pods.resources import qos_class
+from edgeappliance.edged.pods.spec import Container, Pod
+from edgeappliance.edged.pods.status import pod_status
+from edgeappliance.edged.probes.runner import ProbeRunner
+from edgeappliance.edged.volumes.errors import VolumeError
+from edgeappliance.edged.volumes.pod import PodVolumes
+from edgeappliance.kernel.clock import Clock
+from edgeappliance.kernel.errors import ApplianceError, InputError
+from edgeappliance.kernel.log import get_logger
+from edgeappliance.kernel.supervisor import TaskScope
+
+MESSAGE_LIMIT = 4096
+"""Bytes of a termination message (Kubernetes, terminationMessagePath)."""
+
+LOG_LINES, LOG_BYTES = 80, 2048
+"""What FallbackToLogsOnError takes of the end of the log (Kubernetes, terminationMessagePolicy)."""
+
+
+class StartFailed(ApplianceError):
+    """A container that could not be started: its waiting reason, and when to try again (s; None: by back-off)."""
+
+    def __init__(self, reason: str, message: str, *, retry_in: float | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_in = retry_in
+
+
+class PodRuntime:
+    """What a worker does to its pod. Nothing here decides whether it should be done.
+
+    node_ip: this node's address at the moment, "" while there is none. facts: what is allocatable here.
+    """
+
+    def __init__(
+        self,
+        scope: TaskScope,
+        *,
+        engine: Engine,
+        volumes: PodVolumes,
+        objects: Objects,
+        probes: ProbeRunner,
+        events: EventRecorder,
+        clock: Clock,
+        node: str,
+        node_ip: Callable[[], str],
+        facts: Facts,
+        settings: SandboxSettings,
+    ) -> None:
+        self._scope = scope
+        self._engine = engine
+        self._images = Images(engine, clock=clock)
+        self._volumes = volumes
+        self._objects = objects
+        self._probes = probes
+        self._hooks = Hooks(engine)
+        self._events = events
+        self._clock = clock
+        self._node = node
+        self._node_ip = node_ip
+        self._facts = facts
+        self._settings = settings
+        self._hooked: set[str] = set()
+        self._ready_before: dict[str, Probed] = {}
+        self._ips: dict[str, str] = {}
+        self._log = get_logger("edged")
+
+    @property
+    def ready(self) -> bool:
+        """Whether the engine is there."""
+        return self._engine.connected
+
+    # -- starting -----------------------------------------------------------------------------------------
+
+    async def start_sandbox(self, pod: Pod, attempt: int) -> ObservedContainer:
+        """Volumes, then the container that holds the pod's network. Raises StartFailed, EngineAway."""
+        try:
+            await self._volumes.prepare(pod, self._facts_of(pod))
+        except VolumeError as error:
+            self._events.pod(pod, "Warning", error.reason, error.message)
+            raise StartFailed("ContainerCreating", error.message) from None
+        if await self._engine.image(PAUSE) is None:
+            await self._engine.load(await asyncio.to_thread(pause_archive))
+        body = sandbox_body(
+            pod,
+            node=self._node,
+            attempt=attempt,
+            image=PAUSE,
+            mounts=self._volumes.sandbox_mounts(pod),
+            settings=self._settings,
+        )
+        id = ""
+        try:
+            id = await self._engine.create(body, name=_name(pod, "POD", attempt))
+            await self._engine.start(id)
+        except EngineRefused as error:
+            message = f"Failed to create pod sandbox: {error.message}"
+            self._events.pod(pod, "Warning", "FailedCreatePodSandBox", message)
+            await self._discard(id)
+            raise StartFailed("ContainerCreating", message) from None
+        container = await self._engine.inspect(id)
+        if container is None:
+            raise StartFailed("ContainerCreating", "the sandbox is gone", retry_in=1.0)
+        return container
+
+    async def start_container(
+        self, pod: Pod, container: Container, action: StartContainer, sandbox: ObservedContainer | None
+    ) -> ObservedContainer:
+        """Image, environment, mounts, create, start. Raises StartFailed, EngineAway."""
+        name = container.name
+        if sandbox is None or not sandbox.running:
+            raise StartFailed("ContainerCreating", "the sandbox is gone", retry_in=1.0)
+        facts = self._facts_of(pod, sandbox)
+        image = await self._image(pod, container)
+        try:
+            _check_user(pod, container, image)
+            env = await self._environment(pod, container, facts)
+            await self._volumes.prepare(pod, facts)
+            mounts = await self._volumes.mounts(pod, container, env=env, facts=facts, attempt=action.attempt)
+            body = container_body(
+                pod,
+                container,
+                node=self._node,
+                kind=Kind.INIT if action.init else Kind.APP,
+                sandbox_id=sandbox.id,
+                attempt=action.attempt,
+                backoff=action.backoff,
+                image=image,
+                env=env,
+                mounts=mounts,
+                spec_hash=spec_hash(container),
+                settings=self._settings,
+            )
+        except VolumeError as error:
+            self._note(pod, name, "Warning", error.reason, error.message)
+            raise StartFailed(_waiting(error.reason), error.message) from None
+        except (ConfigMissing, InputError) as error:
+            self._note(pod, name, "Warning", "Failed", f"Error: {error.message}")
+            raise StartFailed("CreateContainerConfigError", error.message) from None
+        return await self._create(pod, container, action, body)
+
+    async def _create(
+        self, pod: Pod, container: Container, action: StartContainer, body: dict[str, Any]
+    ) -> ObservedContainer:
+        name = container.name
+        try:
+            id = await self._engine.create(body, name=_name(pod, name, action.attempt))
+        except EngineRefused as error:
+            self._note(pod, name, "Warning", "Failed", f"Error: {error.message}")
+            raise StartFailed("CreateContainerError", error.message) from None
+        self._note(pod, name, "Normal", "Created", f"Created container: {name}")
+        try:
+            await self._engine.start(id)
+        except EngineRefused as error:
+            self._note(pod, name, "Warning", "Failed", f"Error: {error.message}")
+            failed = await self._engine.inspect(id)
+            if failed is None:
+                raise StartFailed("RunContainerError", error.message) from None
+            return failed  # an attempt like another: it has ended, with what the engine said of it
+        started = await self._engine.inspect(id)
+        if started is None:
+            raise StartFailed("RunContainerError", "the container is gone", retry_in=1.0)
+        self._note(pod, name, "Normal", "Started", f"Started container {name}")
+        if started.running:
+            try:
+                await self._volumes.verify(pod, name, started.pid)
+            except VolumeError as error:
+                self._note(pod, name, "Warning", "Failed", f"Error: {error.message}")
+                await self._discard(id)
+                raise StartFailed("RunContainerError", error.message) from None
+        return started
+
+    async def _image(self, pod: Pod, container: Container) -> Image:
+        def note(type: str, reason: str, message: str) -> None:
+            self._note(pod, container.name, type, reason, message)
+
+        try:
+            credentials = await self._credentials(pod, container.image)
+            return await self._images.ensure(pod, container, credentials=credentials, note=note)
+        except ImageWait as error:
+            raise StartFailed(error.reason, error.message, retry_in=error.retry_in) from None
+        except ImageNever as error:
+            raise StartFailed(error.reason, error.message, retry_in=60.0) from None
+
+    async def _credentials(self, pod: Pod, image: str) -> list[Credentials]:
+        found: list[Credentials] = []
+        for reference in pod.spec.image_pull_secrets:
+            secret = await self._objects.get("secret", pod.metadata.namespace, reference.name)
+            if secret is None:
+                self._events.pod(
+                    pod,
+                    "Warning",
+                    "FailedToRetrieveImagePullSecret",
+                    f"Unable to retrieve some image pull secrets ({reference.name}); attempting to pull the image may "
+                    "not succeed.",
+                )
+                continue
+            try:
+                found += credentials_for(image, secret)
+            except InputError as error:
+                self._events.pod(pod, "Warning", "FailedToRetrieveImagePullSecret", error.message)
+        return found
+
+    async def _environment(self, pod: Pod, container: Container, facts: Facts) -> list[str]:
+        objects: dict[str, dict[tuple[str, str], dict[str, Any] | None]] = {"configmap": {}, "secret": {}}
+        for one in references(_alone(pod, container)):
+            objects[one.kind][one.namespace, one.name] = await self._objects.get(one.kind, one.namespace, one.name)
+        return environment(pod, container, config_maps=objects["configmap"], secrets=objects["secret"], facts=facts)
+
+    def started(
+        self,
+        pod: Pod,
+        container: Container,
+        seen: ObservedContainer,
+        condemn: Callable[[str, str], None],
+    ) -> None:
+        """A container runs: its postStart hook, which condemns it when it fails."""
+        handler = container.lifecycle.post_start
+        if handler is None or not seen.running:
+            return
+
+        async def hook() -> None:
+            try:
+                await self._hooks.run(
+                    handler,
+                    seen,
+                    container,
+                    pod_ip=self._ip(pod),
+                    host_network=pod.spec.host_network,
+                    timeout=POST_START_LIMIT,
+                )
+            except HookFailed as error:
+                self._note(pod, container.name, "Warning", Hook.POST_START.reason, error.message)
+                condemn(seen.id, error.message)
+
+        self._scope.spawn(hook(), name=f"postStart {pod.key}/{container.name}")
+
+    # -- watching -----------------------------------------------------------------------------------------
+
+    async def inspect(self, pod: Pod, id: str) -> ObservedContainer | None:
+        """A container as it is now, its termination message with it. Raises EngineAway, EngineRefused."""
+        container = await self._engine.inspect(id)
+        if container is None or not container.exited or container.kind is Kind.SANDBOX:
+            return container
+        return replace(container, message=await self._message(pod, container))
+
+    async def _message(self, pod: Pod, container: ObservedContainer) -> str:
+        spec = _spec(pod, container.name)
+        text = await self._volumes.termination_message(pod.uid, container.name, container.attempt, limit=MESSAGE_LIMIT)
+        if text or spec is None or spec.termination_message_policy != "FallbackToLogsOnError":
+            return text
+        if container.exit_code == 0:
+            return ""
+        parts: list[bytes] = []
+        stream = await self._engine.logs(container.id, LogQuery(tail=LOG_LINES))
+        try:
+            async for _, data in stream:
+                parts.append(data)
+        finally:
+            await stream.aclose()
+        return b"".join(parts)[-LOG_BYTES:].decode("utf-8", "replace")
+
+    def observed(self, pod: Pod, container: ObservedContainer) -> None:
+        """A container has been looked at: probe it while it runs."""
+        if container.kind is Kind.SANDBOX:
+            if container.running:
+                self._ips[pod.uid] = container.ip
+            return
+        spec = _spec(pod, container.name)
+        if not container.running or spec is None:
+            self._probes.forget(container.id)
+            return
+        self._probes.watch(
+            container,
+            spec,
+            pod_ip=self._ip(pod),
+            host_network=pod.spec.host_network,
+            init=container.kind is Kind.INIT,
+            previous=self._ready_before.pop(container.id, None),
+        )
+
+    def vanished(self, id: str) -> None:
+        """A container is not on the engine any more."""
+        self._probes.forget(id)
+        self._hooked.discard(id)
+
+    def probed(self, container: ObservedContainer) -> Probed:
+        """What its probes say."""
+        return self._probes.probed(container.id)
+
+    def remember(self, status: dict[str, Any]) -> None:
+        """From the status of an earlier life: which containers were ready; a restart of ours does not change that."""
+        for key in ("initContainerStatuses", "containerStatuses"):
+            for item in status.get(key) or ():
+                id = str(item.get("containerID") or "").removeprefix("docker://")
+                if id:
+                    started = bool(item.get("started"))
+                    self._ready_before[id] = Probed(started=started, ready=bool(item.get("ready")))
+
+    def status(
+        self, situation: Situation, *, previous: dict[str, Any] | None, unsupported: Sequence[Unsupported]
+    ) -> dict[str, Any]:
+        """The pod's status for the API."""
+        return pod_status(
+            situation,
+            node_ip=self._node_ip(),
+            qos=qos_class(situation.pod).value,
+            previous=previous,
+            unsupported=unsupported,
+        )
+
+    def note_waiting(self, pod: Pod, name: str, reason: str, message: str) -> None:
+        """A container waits before it is tried again."""
+        if reason == "CrashLoopBackOff":
+            where = f"{pod.metadata.name}_{pod.metadata.namespace}({pod.uid})"
+            message = f"Back-off restarting failed container {name} in pod {where}"
+        self._note(pod, name, "Warning" if reason == "CrashLoopBackOff" else "Normal", "BackOff", message)
+
+    # -- ending -------------------------------------------------------------------------------------------
+
+    async def stop(self, pod: Pod, spec: Container | None, container: ObservedContainer, action: StopContainer) -> None:
+        """preStop, SIGTERM, and SIGKILL when the grace is over. Raises EngineAway, EngineRefused."""
+        self._probes.forget(container.id)
+        grace = max(0, action.grace)
+        if spec is not None:
+            self._note(pod, spec.name, "Normal", "Killing", action.reason)
+            began = self._clock.monotonic()
+            await self._pre_stop(pod, spec, container, grace=grace, hook=action.hook)
+            grace = max(min(2, grace), round(grace - (self._clock.monotonic() - began)))
+        await self._engine.stop(container.id, grace=grace)
+
+    async def _pre_stop(
+        self, pod: Pod, spec: Container, container: ObservedContainer, *, grace: int, hook: bool
+    ) -> None:
+        handler = spec.lifecycle.pre_stop
+        if handler is None or not hook or grace <= 0 or container.id in self._hooked or not container.running:
+            return
+        self._hooked.add(container.id)  # once only, also when its grace is shortened meanwhile
+        try:
+            await self._hooks.run(
+                handler,
+                container,
+                spec,
+                pod_ip=self._ip(pod),
+                host_network=pod.spec.host_network,
+                timeout=grace,
+            )
+        except HookFailed as error:
+            self._note(pod, spec.name, "Warning", Hook.PRE_STOP.reason, error.message)
+
+    async def remove(self, id: str) -> None:
+        """Remove an ended container. Raises EngineAway, EngineRefused."""
+        await self._engine.remove(id)
+
+    async def refresh(self, pod: Pod) -> None:
+        """Bring volumes made of config maps, secrets and the pod itself up to date. Raises VolumeError."""
+        if await self._volumes.refresh(pod, self._facts_of(pod)):
+            self._log.info("volumes refreshed", pod=pod.key)
+
+    async def clean(self, pod: Pod) -> None:
+        """Nothing of the pod is left on the engine: its files go. Raises VolumeError, EngineAway."""
+        await self._volumes.remove(pod.uid)
+        self._images.forget(pod.uid)
+        self._ips.pop(pod.uid, None)
+        self._probes.forget_pod(pod.uid)
+
+    async def _discard(self, id: str) -> None:
+        """Remove what was made and is of no use; what stays is removed by the next plan."""
+        if not id:
+            return
+        try:
+            await self._engine.remove(id)
+        except ApplianceError as error:
+            self._log.debug("container not removed", id=id[:12], reason=error.message)
+
+    def _facts_of(self, pod: Pod, sandbox: ObservedContainer | None = None) -> Facts:
+        host_ip = self._node_ip()
+        ip = sandbox.ip if sandbox is not None else self._ips.get(pod.uid, "")
+        return replace(
+            self._facts, node_name=self._node, host_ip=host_ip, pod_ip=host_ip if pod.spec.host_network else ip
+        )
+
+    def _ip(self, pod: Pod) -> str:
+        return self._facts_of(pod).pod_ip
+
+    def _note(self, pod: Pod, container: str, type: str, reason: str, message: str) -> None:
+        self._events.pod(pod, type, reason, message, container=container)
+
+
+def _alone(pod: Pod, container: Container) -> Pod:
+    """The pod with this one container and no volumes: to ask what that container alone refers to."""
+    spec = msgspec.structs.replace(
+        pod.spec, containers=[container], init_containers=[], volumes=[], image_pull_secrets=[]
+    )
+    return msgspec.structs.replace(pod, spec=spec)
+
+
+def _spec(pod: Pod, name: str) -> Container | None:
+    return next((container for container in pod.containers() if container.name == name), None)
+
+
+def _name(pod: Pod, container: str, attempt: int) -> str:
+    """As dockershim named them: people and tools know the form."""
+    metadata = pod.metadata
+    return f"k8s_{container}_{metadata.name}_{metadata.namespace}_{metadata.uid}_{attempt}"[:250]
+
+
+def _waiting(reason: str) -> str:
+    return "ContainerCreating" if reason == "FailedMount" else reason
+
+
+def _check_user(pod: Pod, container: Container, image: Image) -> None:
+    """runAsNonRoot, in a kubelet's words. Raises InputError."""
+    own, whole = container.security_context, pod.spec.security_context
+    strict = own.run_as_non_root if own.run_as_non_root is not None else whole.run_as_non_root
+    if not strict:
+        return
+    where = f'(pod: "{pod.metadata.name}_{pod.metadata.namespace}({pod.uid})", container: {container.name})'
+    user = own.run_as_user if own.run_as_user is not None else whole.run_as_user
+    if user is not None:
+        if user == 0:
+            raise InputError(f"container's runAsUser breaks non-root policy {where}", field="")
+        return
+    name = image.user.partition(":")[0]
+    if name in ("", "0", "root"):
+        raise InputError(f"container has runAsNonRoot and image will run as root {where}", field="")
+    if not name.isdecimal():
+        raise InputError(
+            f"container has runAsNonRoot and image has non-numeric user ({name}), "
+            f"cannot verify user is non-root {where}",
+            field="",
+        )

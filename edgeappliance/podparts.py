@@ -1,0 +1,181 @@
+"""The parts of edgecore that run pods, built and joined: a piece of the composition root of its own.
+
+Imported only where `edged.enable` is set: the Docker Engine's client and what hangs on it stay out of memory otherwise.
+"""
+
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from edgeappliance.config.settings import EdgeSettings
+from edgeappliance.edged.edged import Edged
+from edgeappliance.edged.engine.api import Image
+from edgeappliance.edged.engine.create import SandboxSettings
+from edgeappliance.edged.engine.service import DockerService
+from edgeappliance.edged.events import EventRecorder
+from edgeappliance.edged.facts import Limits, Machine, Pressure
+from edgeappliance.edged.objects import Objects
+from edgeappliance.edged.pods.admission import Capacity, admit
+from edgeappliance.edged.pods.environment import Facts
+from edgeappliance.edged.pods.resources import to_bytes
+from edgeappliance.edged.pods.spec import Pod
+from edgeappliance.edged.probes.runner import ProbeRunner
+from edgeappliance.edged.reporter import StatusReporter
+from edgeappliance.edged.runtime import PodRuntime
+from edgeappliance.edged.tokens import Tokens
+from edgeappliance.edged.volumes.pod import PodVolumes
+from edgeappliance.edgehub.hub import EdgeHub
+from edgeappliance.edgehub.solitary import NoCloud
+from edgeappliance.kernel.clock import Clock
+from edgeappliance.kernel.database import Database
+from edgeappliance.kernel.supervisor import Supervisor, TaskScope
+from edgeappliance.metamanager.metamanager import MetaManager
+from edgeappliance.store import MetaStore, PodStore
+
+
+def pressure_limits(config: EdgeSettings) -> Limits:
+    """Below what this node is under pressure."""
+    free = config.edged.evict_disk_percent / 100
+    return Limits(memory_kib=config.edged.evict_memory_mb * 1024, disk=free, inodes=free / 2)
+
+
+class PodParts:
+    """Adds edged's components to the supervisor; afterwards `runtime` is what the node needs of them."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        *,
+        config: EdgeSettings,
+        node: str,
+        machine: Machine,
+        database: Database,
+        meta: MetaManager,
+        cloud: EdgeHub | NoCloud,
+        clock: Clock,
+    ) -> None:
+        self._config = config
+        self._node = node
+        self._machine = machine
+        self._cloud = cloud
+        settings = config.edged
+        self.docker: DockerService = supervisor.add(
+            "docker", lambda scope: DockerService(scope, socket=Path(settings.docker), node=node, clock=clock)
+        )
+        self.objects = Objects(source=meta, link=cloud, clock=clock)
+        self.events = EventRecorder(cloud=cloud, node=node, clock=clock, enabled=settings.events)
+        self.tokens = Tokens(source=meta, store=MetaStore(database), link=cloud, clock=clock)
+        self.volumes = PodVolumes(
+            config.state_path,
+            engine=self.docker.engine,
+            objects=self.objects,
+            tokens=self.tokens,
+            cluster_domain=settings.cluster_domain,
+        )
+        self.edged: Edged = supervisor.add(
+            "edged", lambda scope: self._edged(scope, database=database, meta=meta, clock=clock)
+        )
+        cloud.on_connection(self.edged.link_changed)
+
+    def _edged(self, scope: TaskScope, *, database: Database, meta: MetaManager, clock: Clock) -> Edged:
+        engine = self.docker.engine
+        allocatable = self._machine.allocatable(pods=0, limits=pressure_limits(self._config))
+        cpu, memory = self._machine.cpus * 1000, to_bytes(allocatable["memory"])
+        storage = to_bytes(allocatable["ephemeral-storage"])
+        self.probes = ProbeRunner(scope, engine=engine, clock=clock, on_change=self._probed, events=self.events)
+        runtime = PodRuntime(
+            scope,
+            engine=engine,
+            volumes=self.volumes,
+            objects=self.objects,
+            probes=self.probes,
+            events=self.events,
+            clock=clock,
+            node=self._node,
+            node_ip=self.node_ip,
+            facts=Facts(node_name=self._node, cpu=cpu, memory=memory, storage=storage),
+            settings=self._sandbox_settings(),
+        )
+        capacity = Capacity(
+            name=self._node,
+            labels={**self._machine.labels(self._node), **self._config.node.labels},
+            cpu=cpu,
+            memory=memory,
+            storage=storage,
+        )
+        settings = self._config.edged
+
+        def admission(pod: Pod, others: list[Pod]) -> tuple[str, str] | None:
+            return admit(pod, others, capacity, max_pods=settings.max_pods, privileged_allowed=settings.privileged)
+
+        return Edged(
+            scope,
+            node=self._node,
+            desired=meta,
+            objects=self.objects,
+            engine=engine,
+            runtime=runtime,
+            reporter=StatusReporter(scope, cloud=self._cloud),
+            events=self.events,
+            store=PodStore(database),
+            clock=clock,
+            admission=admission,
+        )
+
+    def _sandbox_settings(self) -> SandboxSettings:
+        settings = self._config.edged
+        return SandboxSettings(
+            network=settings.network,
+            cluster_dns=tuple(settings.cluster_dns),
+            cluster_domain=settings.cluster_domain,
+            log_max_mb=settings.log_max_mb,
+            log_files=settings.log_files,
+            memory=self._machine.memory_kib * 1024,
+            seccomp_profiles=self._config.state_path / "seccomp",
+        )
+
+    def _probed(self, uid: str) -> None:
+        worker = self.edged.workers.get(uid)
+        if worker is not None:
+            worker.wake()
+
+    def node_ip(self) -> str:
+        """The address by which this node reaches its cloud, else that of its default route; "" without a network."""
+        return self._cloud.local_address or _route_address()
+
+
+class NodeRuntime:
+    """What the node tells of its pods' runtime."""
+
+    def __init__(self, parts: PodParts, *, max_pods: int, kubelet_port: Callable[[], int]) -> None:
+        self._engine = parts.docker.engine
+        self.max_pods = max_pods
+        self._kubelet_port = kubelet_port
+
+    @property
+    def trouble(self) -> str:
+        return "" if self._engine.connected else f"container runtime is down: {self._engine.trouble}"
+
+    @property
+    def version(self) -> str:
+        return f"docker://{self._engine.version}"
+
+    @property
+    def kubelet_port(self) -> int:
+        return self._kubelet_port()
+
+    def images(self) -> Sequence[Image]:
+        return ()
+
+    def pressure(self) -> Pressure | None:
+        return None
+
+
+def _route_address() -> str:
+    """This host's address on its default route; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # TEST-NET: routed like any address, reached by nobody
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])
