@@ -2,21 +2,25 @@
 
 import asyncio
 import platform
-from collections.abc import Awaitable, Callable
-from typing import Any
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
 from cloudgateway.apiserver.actions import PodActions
 from cloudgateway.apiserver.bodies import BodyReader
 from cloudgateway.apiserver.definitions import Definitions
+from cloudgateway.apiserver.podcalls import STREAMS
 from cloudgateway.apiserver.reviews import review
 from cloudgateway.apiserver.rules import admin_failure
 from cloudgateway.apiserver.store import ObjectStore
+from cloudgateway.apiserver.streams import PodStreams
 from cloudgateway.apiserver.writing import Writer, Written
 from edgeappliance.kernel.clock import Clock
 from edgeappliance.kernel.database import StorageCorrupt, StorageError
 from edgeappliance.kernel.log import get_logger
+from edgeappliance.kernel.web.client import Upgraded
 from edgeappliance.kubeapi import discovery
 from edgeappliance.kubeapi.builtin_types import API_VERSION
 from edgeappliance.kubeapi.errors import (
@@ -39,6 +43,7 @@ from edgeappliance.kubeapi.resources import Registry, ResourceType
 from edgeappliance.kubeapi.storage import Entry
 
 ADMIN_GROUP = "system:masters"
+USAGE_GROUP = "metrics.k8s.io"
 GATEWAY = User("system:cloudgateway", (ADMIN_GROUP,))
 """The identity of cloudgateway's own controllers, which need no transport."""
 
@@ -55,12 +60,18 @@ _SUBRESOURCES = {
 }
 _REFUSED_SUBRESOURCES = {
     ("serviceaccounts", "token"): "service account tokens are not issued by the embedded API of cloudgateway",
-    ("pods", "log"): "container logs are not served by the embedded API of cloudgateway: read them on the edge node",
-    ("pods", "exec"): "exec is not served by the embedded API of cloudgateway: use the edge node's own shell",
-    ("pods", "attach"): "attach is not served by the embedded API of cloudgateway: use the edge node's own shell",
-    ("pods", "portforward"): "port-forward is not served by the embedded API of cloudgateway",
     ("pods", "ephemeralcontainers"): "ephemeral containers are not supported by the embedded API of cloudgateway",
 }
+_NODE_PAGE = re.compile(r"/api/v1/nodes/(?P<node>[^/]+)/proxy(?P<path>/.*)?")
+_NO_KUBELETS = "the kubelets of the edges are not reached: cloudstream.enable is false on this gateway"
+
+
+class Usage(Protocol):
+    """metrics.k8s.io: what nodes and pods use."""
+
+    async def answer(self, request: ApiRequest, target: Target) -> ApiResponse:
+        """Raises StatusFailure."""
+        ...
 
 
 class ApiCore:
@@ -87,6 +98,9 @@ class ApiCore:
             ("pods", "eviction"): pods.evict,
         }
         self.ready = True
+        self.streams: PodStreams | None = None
+        """The way to the kubelets, where there is one."""
+        self.usage: Usage | None = None
         self._log = get_logger("apiserver")
 
     async def handle(self, request: ApiRequest) -> ApiResponse:
@@ -109,6 +123,10 @@ class ApiCore:
             return ApiResponse(500, internal(f"{type(error).__name__}: {error}").encode())
 
     async def _dispatch(self, request: ApiRequest) -> ApiResponse:
+        page = _NODE_PAGE.fullmatch(request.path)
+        if page is not None:
+            self._admit(request, Target("", "v1", "nodes", name=page["node"]))
+            return await self._kubelets().node_page(request, page["node"], page["path"] or "/")
         target = parse(request.path)
         if target is None:
             return self._document(request)
@@ -117,7 +135,35 @@ class ApiCore:
         answer = review(request, target, self._bodies)
         if answer is not None:
             return answer
+        resource = self._admit(request, target)
+        if target.group == USAGE_GROUP and self.usage is not None:
+            return await self.usage.answer(request, target)
+        if resource.key == "pods" and target.subresource in STREAMS:
+            raise bad_request("Upgrade request required")
+        if resource.key == "pods" and target.subresource == "log":
+            if request.method not in ("GET", "HEAD"):
+                raise method_not_allowed(_NO_SUCH_METHOD)
+            return await self._kubelets().log(request, target)
+        self._check_subresource(target, resource)
+        response = await self._verb(request, target, resource)
+        if resource.deprecation:
+            return ApiResponse(
+                response.status, response.body, response.content_type, (*response.warnings, resource.deprecation)
+            )
+        return response
+
+    async def connect(
+        self, user: User, target: Target, query: Mapping[str, Sequence[str]], protocols: Sequence[str]
+    ) -> Upgraded:
+        """A stream to the kubelet for pods/exec, attach or portforward. Raises StatusFailure."""
+        self._admit(ApiRequest(method="POST", path="", user=user), target)
+        return await self._kubelets().connect(target, query, protocols=protocols)
+
+    def _admit(self, request: ApiRequest, target: Target) -> ResourceType:
+        """The resource of a request that may be made. Raises StatusFailure."""
         resource = self._registry.get(target.group, target.version, target.resource)
+        if request.user is None:
+            raise unauthorized()
         if resource is None:
             raise unknown_path()
         if ADMIN_GROUP not in request.user.groups:
@@ -126,13 +172,12 @@ class ApiCore:
             raise method_not_allowed(resource.refusal)
         if target.namespace and not resource.namespaced:
             raise unknown_path()
-        self._check_subresource(target, resource)
-        response = await self._verb(request, target, resource)
-        if resource.deprecation:
-            return ApiResponse(
-                response.status, response.body, response.content_type, (*response.warnings, resource.deprecation)
-            )
-        return response
+        return resource
+
+    def _kubelets(self) -> PodStreams:
+        if self.streams is None:
+            raise method_not_allowed(_NO_KUBELETS)
+        return self.streams
 
     def _check_subresource(self, target: Target, resource: ResourceType) -> None:
         subresource = target.subresource

@@ -16,6 +16,7 @@ from cloudgateway.apiserver.controllers.scheduler import Scheduler
 from cloudgateway.apiserver.core import ADMIN_GROUP, GATEWAY, ApiCore
 from cloudgateway.apiserver.definitions import CRD_KEY, Definitions
 from cloudgateway.apiserver.store import ObjectStore
+from cloudgateway.apiserver.streams import Kubelets, PodStreams
 from edgeappliance.kernel.clock import Clock, SystemClock
 from edgeappliance.kernel.component import Health, State
 from edgeappliance.kernel.database import Database, StorageCorrupt, StorageError
@@ -176,6 +177,10 @@ class EmbeddedApi:
         """Answer one request; `request.user` is who asks (None: only health and version are answered)."""
         return await self.core.handle(request)
 
+    def reach_kubelets(self, kubelets: Kubelets) -> None:
+        """Answer what kubelets answer from now on: logs, exec, attach, port-forward, nodes/proxy and metrics.k8s.io."""
+        self.core.streams = PodStreams(self.store, kubelets)
+
     async def serve(
         self,
         host: str = "127.0.0.1",
@@ -196,7 +201,7 @@ class EmbeddedApi:
             hosts = names if anywhere else (*names, host)
             ssl_context = await asyncio.to_thread(lambda: self._certificates(hosts).server_context())
         token = await asyncio.to_thread(self._token)
-        server = HttpShell(self.handle, {token: User("edge-appliance-admin", (ADMIN_GROUP,))})
+        server = HttpShell(self.handle, {token: User("edge-appliance-admin", (ADMIN_GROUP,))}, self.core.connect)
         try:
             await server.start(host, port, ssl_context)
         except OSError as error:

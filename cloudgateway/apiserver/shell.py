@@ -4,20 +4,21 @@ import asyncio
 import hmac
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from aiohttp import hdrs, web
 
+from cloudgateway.apiserver.entrance import Entrance
+from cloudgateway.apiserver.upgrades import Connect, Upgrades
 from edgeappliance.kernel.log import get_logger
+from edgeappliance.kernel.web.server import serve
 from edgeappliance.kubeapi.errors import StatusFailure, bad_request, too_large, unauthorized
 from edgeappliance.kubeapi.request import BODY_LIMIT, ApiRequest, ApiResponse, User
 
 Handle = Callable[[ApiRequest], Awaitable[ApiResponse]]
 SHUTDOWN_SECONDS = 0.5
 """Grace for requests under way; watches never end by themselves."""
-FIRST_REQUEST_SECONDS = 30.0
 BODY_SECONDS = 60.0
-"""How long a client may take for the head of its first request, and for a body."""
+"""How long a client may take for a body."""
 LINGER_SECONDS = 1.0
 """How long the rest of a refused body is read, so that its sender sees the answer."""
 LINE_LIMIT = 64 * 1024
@@ -27,9 +28,11 @@ IMPERSONATION = "impersonation is not supported by the embedded API of cloudgate
 
 
 class _Door(web.Server):
-    """aiohttp's server, which waits for ever for a first request; this one does not."""
+    """aiohttp's server behind an entrance of our own: the first head of a connection says who serves it."""
 
-    def __init__(self, serve: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
+    def __init__(
+        self, serve: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], upgraded: Callable[[Entrance], None]
+    ) -> None:
         # A watcher that hangs up is noticed at once and its stream ended. Compressed bodies are not read: Kubernetes
         # knows none, and a few bytes of them are many.
         super().__init__(
@@ -40,40 +43,29 @@ class _Door(web.Server):
             max_line_size=LINE_LIMIT,
             lingering_time=LINGER_SECONDS,
         )
-        self._silent: dict[Any, asyncio.TimerHandle] = {}
+        self._upgraded = upgraded
 
-    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        loop = asyncio.get_running_loop()
-        self._silent[handler] = loop.call_later(FIRST_REQUEST_SECONDS, transport.abort)
-
-    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
-        self.heard(handler)
-        super().connection_lost(handler, exc)
-
-    def heard(self, handler: Any) -> None:
-        """A request has come on a connection."""
-        timer = self._silent.pop(handler, None)
-        if timer is not None:
-            timer.cancel()
+    def __call__(self) -> asyncio.Protocol:  # type: ignore[override] # aiohttp hands it to create_server, no more
+        return Entrance(super().__call__, self._upgraded)
 
 
 class HttpShell:
     """Serves a handler over HTTPS. Stop it with `await shell.close()`."""
 
-    def __init__(self, handle: Handle, tokens: dict[str, User]) -> None:
+    def __init__(self, handle: Handle, tokens: dict[str, User], connect: Connect) -> None:
         self._handle = handle
         self._tokens = tokens
+        self._upgrades = Upgrades(connect, self._identify)
+        self._upgraded: set[asyncio.Task[None]] = set()
         self._runner: web.ServerRunner | None = None
-        self._door: _Door | None = None
         self._log = get_logger("apiserver")
         self.port = 0
         """The port that is listened on."""
 
     async def start(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
         """Listen; port 0 takes a free one. Raises OSError when the address cannot be had."""
-        self._door = _Door(self._serve)
-        self._runner = web.ServerRunner(self._door, shutdown_timeout=SHUTDOWN_SECONDS)
+        door = _Door(self._serve, self._begin_upgrade)
+        self._runner = web.ServerRunner(door, shutdown_timeout=SHUTDOWN_SECONDS)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port, ssl_context=context)
         try:
@@ -88,10 +80,21 @@ class HttpShell:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
+        streams = list(self._upgraded)
+        for task in streams:
+            task.cancel()
+        if streams:
+            await asyncio.wait(streams, timeout=SHUTDOWN_SECONDS)
+
+    def _begin_upgrade(self, entrance: Entrance) -> None:
+        """Serve a connection that begins with an upgrade request; this shell owns the task, `close` ends it."""
+        reader, writer, first = entrance.streams()
+        work = serve(reader, writer, self._upgrades.serve, first=first)
+        task = asyncio.get_running_loop().create_task(work, name="apiserver/stream")
+        self._upgraded.add(task)
+        task.add_done_callback(self._upgraded.discard)
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        if self._door is not None:
-            self._door.heard(request.protocol)
         try:
             asked = await self._asked(request)
         except StatusFailure as failure:
@@ -110,6 +113,8 @@ class HttpShell:
             raise unauthorized()  # before anything of a stranger's body is kept
         if any(name.lower().startswith("impersonate-") for name in request.headers):
             raise StatusFailure(403, "Forbidden", IMPERSONATION)
+        if request.headers.get(hdrs.UPGRADE, "").lower() in ("websocket", "spdy/3.1"):
+            raise bad_request("an upgrade must be the first request of its connection")
         if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
             raise StatusFailure(415, "UnsupportedMediaType", "the body of a request must not be compressed")
         body = b""
@@ -147,16 +152,18 @@ class HttpShell:
     async def _stream(self, request: web.BaseRequest, answer: ApiResponse) -> web.StreamResponse:
         response = web.StreamResponse(status=answer.status, headers={hdrs.CONTENT_TYPE: answer.content_type})
         response.enable_chunked_encoding()
-        await response.prepare(request)
         frames = answer.body
         if isinstance(frames, bytes):
             raise TypeError("a stream is expected here")
         try:
+            await response.prepare(request)
             async for frame in frames:
                 await response.write(frame)
             await response.write_eof()
-        except ConnectionError:
-            self._log.debug("watcher hung up", path=request.path)
+        except ConnectionError as error:
+            self._log.debug("stream broke", path=request.path, error=error)
+            if request.transport is not None:
+                request.transport.abort()  # a body without its end: the client must not take it for whole
         finally:
             close = getattr(frames, "aclose", None)
             if close is not None:
@@ -165,7 +172,11 @@ class HttpShell:
 
     def _user(self, request: web.BaseRequest) -> User | None:
         """Who asks: the bearer token's user, or the certificate's. StatusFailure 401 for a token nobody has."""
-        header = request.headers.get(hdrs.AUTHORIZATION, "")
+        transport = request.transport
+        certificate = transport.get_extra_info("peercert") if transport is not None else None
+        return self._identify(request.headers.get(hdrs.AUTHORIZATION, ""), certificate)
+
+    def _identify(self, header: str, certificate: object) -> User | None:
         scheme, _, token = header.partition(" ")
         if scheme.lower() == "bearer":
             given = token.strip().encode("utf-8", "surrogateescape")  # whatever bytes came
@@ -173,9 +184,7 @@ class HttpShell:
                 if hmac.compare_digest(known.encode(), given):
                     return user
             raise unauthorized()
-        transport = request.transport
-        certificate = transport.get_extra_info("peercert") if transport is not None else None
-        return _certificate_user(certificate) if certificate else None
+        return _certificate_user(certificate) if isinstance(certificate, dict) and certificate else None
 
 
 def _certificate_user(certificate: dict[str, object]) -> User | None:

@@ -43,7 +43,7 @@ class Opener(Protocol):
     def open(self, kind: FrameType, request: ConnectRequest) -> Channel: ...
 
 
-class KubeletAnswer:
+class KubeletAnswer(AsyncIterator[bytes]):
     """The answer to a GET; iterate for its body, which ends early when the tunnel breaks (OSError).
 
     Always `close` it.
@@ -54,9 +54,11 @@ class KubeletAnswer:
         self.content_type = content_type
         self._channel = channel
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while data := await self._channel.read():
-            yield data
+    async def __anext__(self) -> bytes:
+        data = await self._channel.read()
+        if not data:
+            raise StopAsyncIteration
+        return data
 
     async def read(self, limit: int) -> bytes:
         """The body, cut at `limit` bytes. Raises OSError."""
@@ -70,6 +72,9 @@ class KubeletAnswer:
     async def close(self) -> None:
         """Want no more of it. Idempotent."""
         self._channel.end()
+
+    aclose = close
+    """As a generator has it: who serves the body ends it."""
 
 
 async def fetch(opener: Opener, call: KubeletCall, *, timeout: float = HEAD_TIMEOUT) -> KubeletAnswer:

@@ -1,0 +1,151 @@
+"""exec and attach between a client's WebSocket and a kubelet's SPDY streams (KEP-4006), and bytes in a WebSocket."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from edgeappliance.kernel.duplex import Duplex
+from edgeappliance.kernel.relay import first_of
+from edgeappliance.kernel.spdystream import Spdy, SpdyStream, serve_spdy
+from edgeappliance.wire.errors import WireError
+from edgeappliance.wire.remotecommand import (
+    STREAM_TYPE,
+    Channel,
+    Result,
+    WebSocketProtocol,
+    decode_result,
+    encode_result,
+)
+
+MAX_RESULT = 64 * 1024
+DRAIN_SECONDS = 10.0
+"""For output that is still under way when the result is there."""
+
+
+class Socket(Protocol):
+    """A WebSocket: `kernel.web.websocket.WebSocket`."""
+
+    async def receive(self) -> bytes | None: ...
+
+    async def send(self, data: bytes, *, text: bool = False) -> None: ...
+
+    async def close(self, code: int = 1000, reason: str = "") -> None: ...
+
+
+class SocketPipe:
+    """A WebSocket whose messages are pieces of a stream of bytes: a Duplex."""
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+
+    async def read(self) -> bytes:
+        while (message := await self._socket.receive()) is not None:
+            if message:
+                return message
+        return b""
+
+    async def write(self, data: bytes) -> None:
+        await self._socket.send(data)
+
+    async def close(self) -> None:
+        await self._socket.close()
+
+
+async def translate(socket: Socket, protocol: WebSocketProtocol, pipe: Duplex, *, channels: Sequence[Channel]) -> None:
+    """Serve one exec or attach on `pipe`, a fresh SPDY connection to a kubelet. `channels` are those asked for of
+    stdin, stdout, stderr and resize. Returns when either side has ended; both are closed then."""
+    talk = _Talk(socket, protocol)
+    try:
+        async with serve_spdy(pipe, client=True) as spdy:
+            await talk.run(spdy, channels)
+    except (OSError, TimeoutError) as error:
+        await talk.result(encode_result(Result(error=f"the stream broke: {error}"), status=protocol.status))
+    finally:
+        await socket.close()
+
+
+class _Talk:
+    def __init__(self, socket: Socket, protocol: WebSocketProtocol) -> None:
+        self._socket = socket
+        self._protocol = protocol
+        self._inward: dict[int, SpdyStream] = {}
+        self._said = False
+
+    async def run(self, spdy: Spdy, channels: Sequence[Channel]) -> None:
+        """Open the streams in the order in which kubectl does, and carry them."""
+        error = await spdy.open({STREAM_TYPE: "error"})
+        outward: list[tuple[Channel, SpdyStream]] = []
+        for channel in channels:
+            stream = await spdy.open({STREAM_TYPE: channel.name.lower()})
+            if channel in (Channel.STDIN, Channel.RESIZE):
+                self._inward[channel] = stream
+            else:
+                outward.append((channel, stream))
+        await first_of(self._from_client(), self._from_kubelet(error, outward), name="exec")
+
+    async def _from_client(self) -> None:
+        while (message := await self._socket.receive()) is not None:
+            try:
+                channel, data = self._protocol.decode(message)
+            except WireError:
+                return  # what it means is not to be guessed
+            if channel == Channel.CLOSE and self._protocol.closes:
+                await self._close_channel(data)
+            elif (stream := self._inward.get(channel)) is not None and data:
+                try:
+                    await stream.write(data)
+                except OSError:
+                    del self._inward[channel]  # the command reads no more; what it says is still to come
+
+    async def _close_channel(self, data: bytes) -> None:
+        stream = self._inward.get(data[0]) if data else None
+        if stream is not None:
+            await stream.close_write()
+
+    async def _from_kubelet(self, error: SpdyStream, outward: Sequence[tuple[Channel, SpdyStream]]) -> None:
+        pumps = [asyncio.create_task(self._pump(*item), name=f"exec-{item[0].name.lower()}") for item in outward]
+        try:
+            result = await _whole(error)
+            if pumps:
+                await asyncio.wait(pumps, timeout=DRAIN_SECONDS)
+            await self.result(self._converted(result))
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            if pumps:
+                await asyncio.wait(pumps)
+
+    async def _pump(self, channel: Channel, stream: SpdyStream) -> None:
+        try:
+            while data := await stream.read():
+                await self._send(channel, data)
+        except OSError:
+            return  # the error stream, or the client's end, tells what happened
+
+    async def result(self, data: bytes) -> None:
+        """How it ended, once; nothing to say is success before v4."""
+        if self._said:
+            return
+        self._said = True
+        if data:
+            try:
+                await self._send(Channel.ERROR, data)
+            except OSError:
+                return  # nobody is left who could read it
+
+    def _converted(self, result: bytes) -> bytes:
+        if self._protocol.status:
+            return result or encode_result(Result(0), status=True)
+        return encode_result(decode_result(result), status=False)
+
+    async def _send(self, channel: int, data: bytes) -> None:
+        await self._socket.send(self._protocol.encode(channel, data), text=self._protocol.encoded)
+
+
+async def _whole(stream: SpdyStream) -> bytes:
+    parts = bytearray()
+    while data := await stream.read():
+        parts += data
+        if len(parts) > MAX_RESULT:
+            break
+    return bytes(parts[:MAX_RESULT])
