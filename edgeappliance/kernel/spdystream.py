@@ -116,6 +116,7 @@ class Spdy:
         self._wanted = asyncio.Event()
         self._written = asyncio.Event()
         self._drained = asyncio.Event()
+        self._gone = asyncio.Event()
         self._error: OSError | None = None
         self._closed = False
 
@@ -152,6 +153,10 @@ class Spdy:
             self._arrived.clear()
             await self._arrived.wait()
         return self._accepted.popleft()
+
+    async def ended(self) -> None:
+        """Returns when the connection is gone."""
+        await self._gone.wait()
 
     async def flush(self, *, timeout: float = 5.0) -> None:
         """Wait until all is written, at most `timeout` seconds. Never raises."""
@@ -305,7 +310,7 @@ class Spdy:
         for reply in self._replies.values():
             if not reply.done():
                 reply.set_exception(error)
-        for event in (self._arrived, self._written, self._drained):
+        for event in (self._arrived, self._written, self._drained, self._gone):
             event.set()
 
 

@@ -132,6 +132,12 @@ class Connection:
             await self._failed(exchange, error.status, error.message)
         except ClientGone:
             raise
+        except OSError as error:
+            if self._duplex is None:
+                self._log.warning("request failed", path=exchange.request.path, error=error)
+                await self._failed(exchange, 500, f"{type(error).__name__}: {error}")
+            else:
+                self._log.debug("upgraded connection broke", path=exchange.request.path, error=error)
         except Exception as error:  # noqa: BLE001 - one request's fault is its own
             self._log.error("request failed", path=exchange.request.path, error=error, exc_info=error)
             await self._failed(exchange, 500, f"{type(error).__name__}: {error}")

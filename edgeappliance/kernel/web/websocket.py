@@ -33,7 +33,7 @@ class WebSocket:
         """The next message, text or binary; None when the peer has closed or is gone, or broke the protocol."""
         try:
             while not self._messages:
-                if self._protocol.state is not State.OPEN:
+                if self._protocol.close_rcvd is not None or self._protocol.parser_exc is not None:
                     return None
                 data = await self._duplex.read()
                 if not data:
@@ -59,16 +59,27 @@ class WebSocket:
             raise BrokenPipeError("the WebSocket is closed") from None
         await self._flush()
 
+    async def ping(self) -> None:
+        """A sign of life of ours, to find out whether the peer is there. Raises OSError."""
+        if self._protocol.state is not State.OPEN:
+            raise BrokenPipeError("the WebSocket is closed")
+        self._protocol.send_ping(b"")
+        await self._flush()
+
+    async def say_goodbye(self, code: int = 1000, reason: str = "") -> None:
+        """Nothing more is sent; `receive` goes on until the peer has said so too. Raises OSError."""
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_close(code, reason.encode()[:120].decode(errors="ignore"))
+        await self._flush()
+
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Say good-bye and leave. Idempotent, never raises."""
         if self._closed:
             return
         self._closed = True
         try:
-            if self._protocol.state is State.OPEN:
-                self._protocol.send_close(code, reason.encode()[:120].decode(errors="ignore"))
             async with asyncio.timeout(CLOSE_TIMEOUT):
-                await self._flush()
+                await self.say_goodbye(code, reason)
         except (OSError, TimeoutError):
             pass  # it is gone already
         await self._duplex.close()
