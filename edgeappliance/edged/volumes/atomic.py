@@ -43,6 +43,12 @@ def write_all(directory: Path, files: Payload, *, group: int | None = None) -> b
     return True
 
 
+def is_filled(directory: Path) -> bool:
+    """Whether it was ever written to its end."""
+    present = _present(directory)
+    return present is not None and present.is_dir()
+
+
 def _present(directory: Path) -> Path | None:
     try:
         name = os.readlink(directory / DATA)

@@ -18,9 +18,10 @@ class Escape(ValueError):
     """The path leaves its directory, or cannot be walked."""
 
 
-def open_beneath(root: Path, path: str, *, make: int | None = None) -> int:
-    """An O_PATH descriptor of `path` below `root`; the caller closes it. `root` itself may be reached through links.
+def open_beneath(root: Path, path: str, *, make: int | None = None) -> tuple[int, str]:
+    """An O_PATH descriptor of `path` below `root`, which the caller closes, and the way to it without links.
 
+    `root` itself may be reached through links.
     make: permission bits with which missing directories are made; None: FileNotFoundError. `path` is what a person
     wrote and may hold no `..`; links that are found may, as long as they stay below `root`. Raises Escape, OSError.
     """
@@ -30,16 +31,17 @@ def open_beneath(root: Path, path: str, *, make: int | None = None) -> int:
         raise Escape("must be a relative path")
     if ".." in path.split("/"):
         raise Escape("must not contain '..'")
-    stack = [os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)]
+    stack = [(os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), "")]
     try:
         _walk(stack, deque(path.split("/")), make)
-        return stack.pop()
+        way = "/".join(name for _, name in stack[1:])
+        return stack.pop()[0], way
     finally:
-        for descriptor in stack:
+        for descriptor, _ in stack:
             os.close(descriptor)
 
 
-def _walk(stack: list[int], parts: deque[str], make: int | None) -> None:
+def _walk(stack: list[tuple[int, str]], parts: deque[str], make: int | None) -> None:
     links = 0
     while parts:
         part = parts.popleft()
@@ -48,11 +50,11 @@ def _walk(stack: list[int], parts: deque[str], make: int | None) -> None:
         if part == "..":
             if len(stack) == 1:
                 raise Escape("a link leads out of the volume")
-            os.close(stack.pop())
+            os.close(stack.pop()[0])
             continue
-        descriptor = _step(stack[-1], part, make)
+        descriptor = _step(stack[-1][0], part, make)
         if not stat.S_ISLNK(os.fstat(descriptor).st_mode):
-            stack.append(descriptor)
+            stack.append((descriptor, part))
             if len(stack) > MAX_DEPTH:
                 raise Escape(f"is deeper than {MAX_DEPTH} directories")
             continue
@@ -86,12 +88,3 @@ def _step(parent: int, name: str, make: int | None) -> int:
     finally:
         os.close(made)
     return os.open(name, flags, dir_fd=parent)
-
-
-def real_path(descriptor: int) -> str:
-    """Where what the descriptor holds is now. Raises FileNotFoundError when it has been removed."""
-    link = f"/proc/self/fd/{descriptor}"
-    path = os.readlink(link)
-    if os.fstat(descriptor).st_nlink == 0:
-        raise FileNotFoundError(2, os.strerror(2), path)
-    return path

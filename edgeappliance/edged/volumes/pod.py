@@ -15,17 +15,18 @@ from edgeappliance.edged.pods.environment import Facts
 from edgeappliance.edged.pods.resources import to_bytes
 from edgeappliance.edged.pods.spec import Container, EmptyDir, Pod, Volume, VolumeMount
 from edgeappliance.edged.volumes import files
-from edgeappliance.edged.volumes.atomic import write_all
+from edgeappliance.edged.volumes.atomic import is_filled, write_all
 from edgeappliance.edged.volumes.beneath import Escape
 from edgeappliance.edged.volumes.contents import Contents, Objects, Tokens
 from edgeappliance.edged.volumes.errors import CONFIG_ERROR, VolumeError, set_up_failed
 from edgeappliance.edged.volumes.hostpath import HostPathError, HostSource, host_source
 from edgeappliance.edged.volumes.hosts import host_network_file, hosts_file
 from edgeappliance.edged.volumes.payload import PayloadError, with_group
-from edgeappliance.edged.volumes.subpath import Resolved, resolve, sub_path
+from edgeappliance.edged.volumes.subpath import Resolved, resolve, resolve_in_memory, sub_path
 from edgeappliance.edged.volumes.tree import Usage, measure, remove_tree
-from edgeappliance.edged.volumes.verify import container_mounts, mounted_at
+from edgeappliance.edged.volumes.verify import MountLine, Place, container_mounts, mounted_at
 from edgeappliance.kernel.errors import InputError
+from edgeappliance.kernel.log import get_logger
 from edgeappliance.kubeapi.names import label_error
 
 ETC_HOSTS = "/etc/hosts"
@@ -69,6 +70,7 @@ class PodVolumes:
         self._tokens = tokens
         self._cluster_domain = cluster_domain
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._log = get_logger("edged")
         self._expected: dict[tuple[str, str], tuple[_Expected, ...]] = {}
 
     # -- before the sandbox -------------------------------------------------------------------------------
@@ -90,8 +92,10 @@ class PodVolumes:
                 await self._make_empty_dir(pod, volume.name, volume.empty_dir, path)
             elif volume.host_path is not None:
                 await asyncio.to_thread(host_source, volume.host_path)
-            else:
+            elif not await asyncio.to_thread(is_filled, path):
                 await self._write(pod, volume, path, facts)
+            else:
+                await self._write_again(pod, volume, path, facts)
         except (HostPathError, PayloadError, InputError) as error:
             raise set_up_failed(volume.name, str(error)) from None
         except OSError as error:
@@ -115,16 +119,27 @@ class PodVolumes:
         """
         async with self._lock(pod.uid):
             volumes = self._directory(pod.uid) / "volumes"
-            changed = False
+            changed, failed = False, None
             for volume in pod.spec.volumes:
-                if is_written(volume) and (volumes / volume.name).is_dir():
-                    try:
-                        changed |= await self._write(pod, volume, volumes / volume.name, facts)
-                    except PayloadError as error:
-                        raise set_up_failed(volume.name, str(error)) from None
-                    except OSError as error:
-                        raise set_up_failed(volume.name, f"{error.filename}: {error.strerror}") from None
+                path = volumes / volume.name
+                if not is_written(volume) or not await asyncio.to_thread(is_filled, path):
+                    continue
+                try:
+                    changed |= await self._write(pod, volume, path, facts)
+                except PayloadError as error:
+                    failed = set_up_failed(volume.name, str(error))
+                except OSError as error:
+                    failed = set_up_failed(volume.name, f"{error.filename or path}: {error.strerror}")
+            if failed is not None:
+                raise failed
             return changed
+
+    async def _write_again(self, pod: Pod, volume: Volume, path: Path, facts: Facts) -> None:
+        """A volume that is there serves the next container as it is when it cannot be made anew."""
+        try:
+            await self._write(pod, volume, path, facts)
+        except PayloadError as error:
+            self._log.warning("volume keeps its former files", pod=pod.key, volume=volume.name, reason=str(error))
 
     async def _write(self, pod: Pod, volume: Volume, path: Path, facts: Facts) -> bool:
         payload = await self._contents.files(pod, volume, facts)
@@ -138,23 +153,32 @@ class PodVolumes:
     def sandbox_mounts(self, pod: Pod) -> list[Mount]:
         """For the sandbox: volumes in memory live as long as a running container has them."""
         return [
-            Mount(memory_volume(pod.uid, volume.name), f"/volumes/{volume.name}", volume=True)
+            Mount(memory_volume(pod.uid, volume.name), sandbox_target(volume.name), volume=True)
             for volume in pod.spec.volumes
             if _in_memory(volume)
         ]
 
     async def mounts(
-        self, pod: Pod, container: Container, *, env: Sequence[str], facts: Facts, attempt: int
+        self,
+        pod: Pod,
+        container: Container,
+        *,
+        env: Sequence[str],
+        facts: Facts,
+        attempt: int,
+        sandbox_pid: int = 0,
     ) -> list[Mount]:
         """What the container is to see: its volumes, /etc/hosts and the file for its termination message.
 
-        env: of the container, `K=V`, for subPathExpr. Call it for every attempt, after `prepare`.
+        env: of the container, `K=V`, for subPathExpr. sandbox_pid: of the pod's sandbox, through which paths in
+        memory volumes are seen. Call it for every attempt, after `prepare`.
         """
         async with self._lock(pod.uid):
             directory = self._directory(pod.uid)
             volumes = {volume.name: volume for volume in pod.spec.volumes}
             found: list[Mount] = []
             expected: list[_Expected] = []
+            await self._share_memory(pod, sandbox_pid)
             for mount in container.volume_mounts:
                 volume = volumes.get(mount.name)
                 if volume is None:
@@ -162,7 +186,14 @@ class PodVolumes:
                         f'cannot find volume "{mount.name}" to mount into container "{container.name}"',
                         reason=CONFIG_ERROR,
                     )
-                found.append(await self._mount(pod, container, volume, mount, env, expected))
+                way = sub_path(mount, env)
+                if not way:
+                    found.append(await self._whole(pod, volume, mount))
+                    continue
+                one, resolved = await self._part(pod, container, volume, mount, way, sandbox_pid)
+                found.append(one)
+                if not is_written(volume):
+                    expected.append(_Expected(one.target, resolved))
             targets = {posixpath.normpath(mount.target) for mount in found}
             if ETC_HOSTS not in targets and (facts.pod_ip or pod.spec.host_network):
                 path = directory / "etc-hosts"
@@ -175,48 +206,62 @@ class PodVolumes:
             self._expected[pod.uid, container.name] = tuple(expected)
             return found
 
-    async def _mount(
-        self,
-        pod: Pod,
-        container: Container,
-        volume: Volume,
-        mount: VolumeMount,
-        env: Sequence[str],
-        expected: list[_Expected],
-    ) -> Mount:
+    async def _share_memory(self, pod: Pod, sandbox_pid: int) -> None:
+        """Give memory volumes to the pod's fsGroup, as other emptyDirs are."""
+        group = pod.spec.security_context.fs_group
+        if group is None or not sandbox_pid:
+            return
+        for volume in pod.spec.volumes:
+            if not _in_memory(volume):
+                continue
+            seen = Path(f"/proc/{sandbox_pid}/root{sandbox_target(volume.name)}")
+            try:
+                await asyncio.to_thread(files.share_with_group, seen, group)
+            except OSError as error:
+                raise set_up_failed(volume.name, f"{seen}: {error.strerror}") from None
+
+    async def _whole(self, pod: Pod, volume: Volume, mount: VolumeMount) -> Mount:
         target = _absolute(mount.mount_path)
-        propagation = _PROPAGATION.get(mount.mount_propagation, "rprivate")
-        below = sub_path(mount, env)
         read_only = mount.read_only or is_written(volume)
+        if _in_memory(volume):
+            return Mount(memory_volume(pod.uid, volume.name), target, read_only, volume=True)
         source = await self._source(pod, volume)
-        if not below:
-            if _in_memory(volume):
-                return Mount(memory_volume(pod.uid, volume.name), target, read_only, volume=True)
-            return Mount(source.path, target, read_only, propagation, device=source.device, create=source.create)
+        propagation = _PROPAGATION.get(mount.mount_propagation, "rprivate")
+        return Mount(source.path, target, read_only, propagation, device=source.device, create=source.create)
+
+    async def _part(
+        self, pod: Pod, container: Container, volume: Volume, mount: VolumeMount, way: str, sandbox_pid: int
+    ) -> tuple[Mount, Resolved]:
+        """A path below a volume, made where containers may make it themselves."""
         make = not is_written(volume)
         try:
-            resolved = await asyncio.to_thread(_resolve, source, below, make)
+            if _in_memory(volume):
+                if not sandbox_pid:
+                    raise Escape("the pod's sandbox does not run")
+                inner = await self._engine.root() / "volumes" / memory_volume(pod.uid, volume.name) / "_data"
+                seen = sandbox_target(volume.name)
+                resolved = await asyncio.to_thread(resolve_in_memory, sandbox_pid, seen, way, engine=inner, make=make)
+            else:
+                source = await self._source(pod, volume)
+                resolved = await asyncio.to_thread(_resolve, source, way, make)
         except (Escape, OSError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             raise VolumeError(
                 f'failed to prepare subPath for volumeMount "{mount.name}" of container "{container.name}": '
-                f"{below}: {why}",
+                f"{way}: {why}",
                 reason=CONFIG_ERROR,
             ) from None
-        if make:
-            expected.append(_Expected(target, resolved))
-        return Mount(resolved.path, target, read_only, propagation)
+        propagation = _PROPAGATION.get(mount.mount_propagation, "rprivate")
+        read_only = mount.read_only or is_written(volume)
+        return Mount(resolved.path, _absolute(mount.mount_path), read_only, propagation), resolved
 
     async def _source(self, pod: Pod, volume: Volume) -> HostSource:
-        if volume.host_path is not None:
-            try:
-                return await asyncio.to_thread(host_source, volume.host_path)
-            except HostPathError as error:
-                raise set_up_failed(volume.name, str(error)) from None
-        if _in_memory(volume):
-            root = await self._engine.root()
-            return HostSource(str(root / "volumes" / memory_volume(pod.uid, volume.name) / "_data"))
-        return HostSource(str(self._directory(pod.uid) / "volumes" / volume.name))
+        if volume.host_path is None:
+            return HostSource(str(self._directory(pod.uid) / "volumes" / volume.name))
+        try:
+            return await asyncio.to_thread(host_source, volume.host_path)
+        except HostPathError as error:
+            raise set_up_failed(volume.name, str(error)) from None
 
     def _write_hosts(self, pod: Pod, path: Path, facts: Facts) -> None:
         if pod.spec.host_network:
@@ -236,8 +281,7 @@ class PodVolumes:
         if lines is None:
             return  # it has ended already
         for item in expected:
-            seen = mounted_at(lines, item.target)
-            if seen is None or not (item.resolved.volume.holds(seen) or seen == item.resolved.place):
+            if not _is_seen(item, lines):
                 raise VolumeError(
                     f'container "{container}" sees another path than its volume at {item.target}: '
                     "a directory of the volume was exchanged while it started",
@@ -303,6 +347,11 @@ def memory_volume(uid: str, name: str) -> str:
     return f"edgeappliance-{uid}-{name}"
 
 
+def sandbox_target(name: str) -> str:
+    """Where a sandbox has a memory volume."""
+    return f"/volumes/{name}"
+
+
 def is_written(volume: Volume) -> bool:
     """Whether we write its files: those are read-only to containers, whatever the mount says."""
     return volume.empty_dir is None and volume.host_path is None
@@ -320,6 +369,15 @@ def _resolve(source: HostSource, below: str, make: bool) -> Resolved:
     if source.create:
         os.makedirs(source.path, mode=0o755, exist_ok=True)
     return resolve(Path(source.path), below, make=make)
+
+
+def _is_seen(item: _Expected, lines: Sequence[MountLine]) -> bool:
+    resolved = item.resolved
+    seen = mounted_at(lines, item.target)
+    if seen is None:
+        # The image has a link in the way to the target (/var/run): then the mount has another name.
+        return any(Place(line.device, line.root) == resolved.place for line in lines)
+    return resolved.volume.holds(seen) or seen == resolved.place
 
 
 def _measured(volumes: Path) -> dict[str, Usage]:

@@ -3,12 +3,13 @@
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeappliance.edged.pods.spec import VolumeMount
-from edgeappliance.edged.volumes.beneath import open_beneath, real_path
+from edgeappliance.edged.volumes.beneath import open_beneath
 from edgeappliance.edged.volumes.errors import CONFIG_ERROR, VolumeError
 from edgeappliance.edged.volumes.verify import Place, place_of
 
@@ -58,13 +59,29 @@ def resolve(root: Path, path: str, *, make: bool) -> Resolved:
 
     Raises Escape or OSError.
     """
+    with _walked(root, path, make=make) as (top, descriptor, way):
+        real = os.path.join(os.path.realpath(root), way)
+        return Resolved(real, place_of(top), place_of(descriptor))
+
+
+def resolve_in_memory(pid: int, seen: str, path: str, *, engine: Path, make: bool) -> Resolved:
+    """The same for a file system that the engine mounted, perhaps where we do not see it: walked as the process `pid`
+    sees it at `seen`; `engine` is where the engine has it. Blocking."""
+    with _walked(Path(f"/proc/{pid}/root{seen}"), path, make=make) as (top, _, way):
+        device = os.fstat(top).st_dev
+        volume = Place(f"{os.major(device)}:{os.minor(device)}", "/")
+        return Resolved(os.path.join(engine, way), volume, Place(volume.device, f"/{way}"))
+
+
+@contextmanager
+def _walked(root: Path, path: str, *, make: bool) -> Iterator[tuple[int, int, str]]:
+    """Descriptors of the volume and of `path` in it, and the way between them."""
     top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         mode = stat.S_IMODE(os.fstat(top).st_mode) & 0o777
-        volume = place_of(top)
-        descriptor = open_beneath(Path(f"/proc/self/fd/{top}"), path, make=mode if make else None)
+        descriptor, way = open_beneath(Path(f"/proc/self/fd/{top}"), path, make=mode if make else None)
         try:
-            return Resolved(real_path(descriptor), volume, place_of(descriptor))
+            yield top, descriptor, way
         finally:
             os.close(descriptor)
     finally:
