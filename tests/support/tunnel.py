@@ -113,12 +113,18 @@ class TunnelSite:
         return edge.Identity(node, self.ca.certificate_pem, pem, edge.key_pem(key))
 
     async def join(
-        self, node: str, *, port: int = 0, kubelet: Path | None = None, name: str = "", up: bool = True
+        self,
+        node: str,
+        *,
+        port: int = 0,
+        make: "Callable[[Path], ScriptedKubelet]" = ScriptedKubelet,
+        name: str = "",
+        up: bool = True,
     ) -> Edge:
         """An edge; `name`: whose certificate it shows. Waits until its tunnel is up, unless `up` is False."""
         context = self.identity(name or node).context()
         return await join_edge(
-            self.stack, self.directory, node, port=port or self.cloud.port, context=context, kubelet=kubelet,
+            self.stack, self.directory, node, port=port or self.cloud.port, context=context, make=make,
             wait=self._wait if up else None, edges=self.edges,
         )  # fmt: skip
 
@@ -133,19 +139,18 @@ async def join_edge(
     *,
     port: int,
     context: ssl.SSLContext,
-    kubelet: Path | None = None,
+    make: Callable[[Path], ScriptedKubelet] = ScriptedKubelet,
     wait: Callable[[str], Awaitable[None]] | None = None,
     edges: dict[str, Edge] | None = None,
 ) -> Edge:
-    """An edge that dials `port`; without `kubelet`, another's socket, it has a scripted one."""
+    """An edge that dials `port`, with a kubelet that `make` makes."""
 
     async def tls() -> ssl.SSLContext:
         return context
 
-    scripted = ScriptedKubelet(kubelet or directory / f"{node}.sock")
-    if kubelet is None:
-        await scripted.server.start()
-        stack.push_async_callback(scripted.server.stop)
+    scripted = make(directory / f"{node}.sock")
+    await scripted.server.start()
+    stack.push_async_callback(scripted.server.stop)
     supervisor = Supervisor()
     stream = supervisor.add(
         "edgestream",
