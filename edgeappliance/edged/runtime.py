@@ -17,9 +17,9 @@ from edgeappliance.edged.objects import Objects
 from edgeappliance.edged.pause.archive import IMAGE as PAUSE
 from edgeappliance.edged.pause.archive import archive as pause_archive
 from edgeappliance.edged.pods.environment import ConfigMissing, Facts, environment, references
+from edgeappliance.edged.pods.limits import Unsupported
 from edgeappliance.edged.pods.observed import Kind, ObservedContainer
 from edgeappliance.edged.pods.plan import Probed, Situation, StartContainer, StopContainer
-from edgeappliance.edged.pods.limits import Unsupported
 from edgeappliance.edged.pods.resources import qos_class
 from edgeappliance.edged.pods.spec import Container, Pod
 from edgeappliance.edged.pods.status import pod_status
@@ -82,6 +82,8 @@ class PodRuntime:
         self._facts = facts
         self._settings = settings
         self._hooked: set[str] = set()
+        self._least_score = -1000
+        self._scores_tried = False
         self._ready_before: dict[str, Probed] = {}
         self._ips: dict[str, str] = {}
         self._log = get_logger("edged")
@@ -110,19 +112,36 @@ class PodRuntime:
             mounts=self._volumes.sandbox_mounts(pod),
             settings=self._settings,
         )
+        return await self._run_sandbox(pod, attempt, body)
+
+    async def _run_sandbox(self, pod: Pod, attempt: int, body: dict[str, Any]) -> ObservedContainer:
+        wanted = self._bounded(body)
         id = ""
         try:
             id = await self._engine.create(body, name=_name(pod, "POD", attempt))
             await self._engine.start(id)
         except EngineRefused as error:
+            await self._discard(id)
+            if id and wanted < 0 and not self._scores_tried:
+                # An engine without CAP_SYS_RESOURCE (in a container, on some kernels) can protect nobody from the OOM
+                # killer, and its error does not say that this is why it starts nothing.
+                self._least_score, self._scores_tried = 0, True
+                return await self._run_sandbox(pod, attempt, body)
             message = f"Failed to create pod sandbox: {error.message}"
             self._events.pod(pod, "Warning", "FailedCreatePodSandBox", message)
-            await self._discard(id)
             raise StartFailed("ContainerCreating", message) from None
+        if wanted < 0:
+            self._scores_tried = True
         container = await self._engine.inspect(id)
         if container is None:
             raise StartFailed("ContainerCreating", "the sandbox is gone", retry_in=1.0)
         return container
+
+    def _bounded(self, body: dict[str, Any]) -> int:
+        """Keep the OOM score to what the engine is allowed to give; the score itself."""
+        host = body["HostConfig"]
+        host["OomScoreAdj"] = max(self._least_score, int(host.get("OomScoreAdj") or 0))
+        return int(host["OomScoreAdj"])
 
     async def start_container(
         self, pod: Pod, container: Container, action: StartContainer, sandbox: ObservedContainer | None
@@ -137,7 +156,9 @@ class PodRuntime:
             _check_user(pod, container, image)
             env = await self._environment(pod, container, facts)
             await self._volumes.prepare(pod, facts)
-            mounts = await self._volumes.mounts(pod, container, env=env, facts=facts, attempt=action.attempt)
+            mounts = await self._volumes.mounts(
+                pod, container, env=env, facts=facts, attempt=action.attempt, sandbox_pid=sandbox.pid
+            )
             body = container_body(
                 pod,
                 container,
@@ -164,6 +185,7 @@ class PodRuntime:
         self, pod: Pod, container: Container, action: StartContainer, body: dict[str, Any]
     ) -> ObservedContainer:
         name = container.name
+        self._bounded(body)
         try:
             id = await self._engine.create(body, name=_name(pod, name, action.attempt))
         except EngineRefused as error:

@@ -119,7 +119,7 @@ def setup(*, level: str = "info", form: str = "text") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for chatty in ("websockets", "aiohttp.access", "asyncio", "pymodbus"):
+    for chatty in ("websockets", "aiohttp.access", "asyncio", "pymodbus", "docker", "urllib3"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
 
 
