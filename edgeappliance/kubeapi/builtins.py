@@ -86,11 +86,17 @@ _SUBRESOURCES = {
 _UPSERT = frozenset(("events", "endpoints", "leases", "services"))  # a PUT creates what is not there
 _SINGULAR = {"endpoints": "endpoints"}
 
-_NO_CONTROLLER = (
-    "this is the embedded API of cloudgateway, not a cluster: it stores {kinds} nowhere because nothing would run "
-    "them. Create a Pod with spec.nodeName set to the edge node instead (kubectl apply -f pod.yaml), or connect "
-    "cloudgateway to a Kubernetes cluster and use this kind there"
+_NOT_A_CLUSTER = (
+    "this is the embedded API of cloudgateway, not a cluster: nothing here {work}. {instead}; or connect cloudgateway "
+    "to a Kubernetes cluster, which {kinds} need, and create them there"
 )
+_ONE_POD = "Create a Pod (kubectl apply -f pod.yaml): it gets an edge node, which keeps it running, offline too"
+
+
+def _no_controller(work: str, instead: str = _ONE_POD) -> str:
+    return _NOT_A_CLUSTER.replace("{work}", work).replace("{instead}", instead)
+
+
 _NO_INGRESS = (
     "this is the embedded API of cloudgateway, not a cluster: it has no {kinds}. Publish a port of the pod on its "
     "edge node instead (hostPort), or connect cloudgateway to a Kubernetes cluster"
@@ -100,13 +106,64 @@ _NO_ADMISSION = (
     "Connect cloudgateway to a Kubernetes cluster if you need them"
 )
 _REFUSED: tuple[tuple[str, str, str, str, bool, tuple[str, ...], str], ...] = (
-    ("apps", "v1", "deployments", "Deployment", True, ("deploy",), _NO_CONTROLLER),
-    ("apps", "v1", "daemonsets", "DaemonSet", True, ("ds",), _NO_CONTROLLER),
-    ("apps", "v1", "statefulsets", "StatefulSet", True, ("sts",), _NO_CONTROLLER),
-    ("apps", "v1", "replicasets", "ReplicaSet", True, ("rs",), _NO_CONTROLLER),
-    ("batch", "v1", "jobs", "Job", True, (), _NO_CONTROLLER),
-    ("batch", "v1", "cronjobs", "CronJob", True, ("cj",), _NO_CONTROLLER),
-    ("", "v1", "replicationcontrollers", "ReplicationController", True, ("rc",), _NO_CONTROLLER),
+    (
+        "apps",
+        "v1",
+        "deployments",
+        "Deployment",
+        True,
+        ("deploy",),
+        _no_controller("keeps several copies of a pod or replaces them step by step"),
+    ),
+    (
+        "apps",
+        "v1",
+        "daemonsets",
+        "DaemonSet",
+        True,
+        ("ds",),
+        _no_controller("puts a pod on every node", "Create a Pod for each node, with spec.nodeName set to it"),
+    ),
+    (
+        "apps",
+        "v1",
+        "statefulsets",
+        "StatefulSet",
+        True,
+        ("sts",),
+        _no_controller("numbers the copies of a pod and gives each a volume of its own"),
+    ),
+    ("apps", "v1", "replicasets", "ReplicaSet", True, ("rs",), _no_controller("keeps several copies of a pod")),
+    (
+        "batch",
+        "v1",
+        "jobs",
+        "Job",
+        True,
+        (),
+        _no_controller(
+            "runs pods until enough of them have succeeded",
+            "Create a Pod with restartPolicy: OnFailure, which its node runs until it has succeeded",
+        ),
+    ),
+    (
+        "batch",
+        "v1",
+        "cronjobs",
+        "CronJob",
+        True,
+        ("cj",),
+        _no_controller("starts pods by the clock", "Create a Pod that waits for the time itself"),
+    ),
+    (
+        "",
+        "v1",
+        "replicationcontrollers",
+        "ReplicationController",
+        True,
+        ("rc",),
+        _no_controller("keeps several copies of a pod"),
+    ),
     ("networking.k8s.io", "v1", "ingresses", "Ingress", True, ("ing",), _NO_INGRESS),
     (
         "admissionregistration.k8s.io",

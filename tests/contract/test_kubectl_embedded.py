@@ -21,17 +21,20 @@ pytestmark = pytest.mark.parametrize("kube_api", [None], ids=["embedded"])
 
 async def test_what_is_not_done_is_refused_in_plain_words(embedded: Kubectl) -> None:
     refused = await embedded.fails("create", "deployment", "web", "--image=busybox")
-    assert "Create a Pod with spec.nodeName" in refused
+    assert "nothing here keeps several copies of a pod" in refused
+    assert "a Kubernetes cluster, which deployments need" in refused
+    assert "starts pods by the clock" in await embedded.fails("get", "cronjobs")
+    assert "restartPolicy: OnFailure" in await embedded.fails("create", "job", "j", "--image=busybox")
     deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {}}
-    assert "Create a Pod with spec.nodeName" in await embedded.fails("apply", "-f", "-", text=json.dumps(deployment))
+    assert "it gets an edge node" in await embedded.fails("apply", "-f", "-", text=json.dumps(deployment))
     assert "not a cluster" in await embedded.fails("get", "deployments")
     assert "deployments" not in (await embedded.run("api-resources")).out
     applied = json.dumps(config_map("c"))
     assert "apply without --server-side" in await embedded.fails("apply", "--server-side", "-f", "-", text=applied)
     assert "tokens are not issued" in await embedded.fails("create", "token", "default")
     await embedded.apply(pod("p", "busybox:1"))
-    assert "logs are not served" in await embedded.fails("logs", "p")
-    assert "exec is not served" in await embedded.fails("exec", "p", "--", "true")
+    assert "cloudstream.enable is false" in await embedded.fails("logs", "p")
+    assert "cloudstream.enable is false" in await embedded.fails("exec", "p", "--", "true")
 
 
 async def test_version_health_and_who_am_i(embedded: Kubectl) -> None:
@@ -105,6 +108,36 @@ async def test_a_pod_on_a_node_is_ended_by_its_node(embedded: Kubectl) -> None:
     await embedded.apply(unplaced)
     await embedded.run("patch", "pod", "q", "-p", '{"spec":{"nodeName":"edge-1"}}')
     assert "Forbidden" in await embedded.fails("patch", "pod", "q", "-p", '{"spec":{"nodeName":"edge-2"}}')
+
+
+async def test_a_node_is_cordoned_and_drained(embedded: Kubectl) -> None:
+    for name in ("edge-1", "edge-2"):
+        status = {
+            "allocatable": {"cpu": "1", "memory": "1Gi", "pods": "10"},
+            "conditions": [{"type": "Ready", "status": "True"}],
+        }
+        await embedded.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
+        patch = json.dumps({"status": status})
+        await embedded.run("patch", "node", name, "--subresource=status", "-p", patch, all=True)
+    await embedded.run("run", "p", "--image=busybox:1", "--restart=Never")
+    await embedded.run("wait", "--for=condition=PodScheduled", "pod/p", "--timeout=10s")
+    assert (await embedded.json("get", "pod", "p"))["spec"]["nodeName"] == "edge-1"
+    assert "Successfully assigned" in (await embedded.run("describe", "pod", "p")).out
+    await embedded.run("patch", "pod", "p", "--subresource=status", "-p", '{"status":{"phase":"Succeeded"}}')
+    drained = await embedded.run("drain", "edge-1", "--force", "--timeout=10s", all=True)
+    assert "evicted" in drained.out + drained.err
+    assert "not found" in await embedded.fails("get", "pod", "p")
+    await embedded.run("run", "q", "--image=busybox:1")
+    await embedded.run("wait", "--for=condition=PodScheduled", "pod/q", "--timeout=10s")
+    assert (await embedded.json("get", "pod", "q"))["spec"]["nodeName"] == "edge-2"
+    await embedded.run("cordon", "edge-2", all=True)
+    await embedded.run("run", "r", "--image=busybox:1")
+    await embedded.run("wait", "--for=condition=PodScheduled=False", "pod/r", "--timeout=10s")
+    described = (await embedded.run("describe", "pod", "r")).out
+    assert "0/2 nodes are available: 2 node(s) were unschedulable." in described
+    assert "FailedScheduling" in described
+    await embedded.run("uncordon", "edge-1", all=True)
+    await embedded.run("wait", "--for=condition=PodScheduled", "pod/r", "--timeout=10s")
 
 
 async def test_certificate_requests_can_be_approved(embedded: Kubectl) -> None:
