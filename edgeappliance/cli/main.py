@@ -18,6 +18,7 @@ edgecore turns this box into a Kubernetes edge node that speaks to machines.
   edgecore run                                               the daemon
   edgecore status                                            how every part is doing, and what to do next
   edgecore devices                                           every device with its properties and values
+  edgecore pods | logs | exec                                the pods of this box, also while it is offline
 """
 
 STATUS_HELP = """\
@@ -31,6 +32,20 @@ DEVICES_HELP = """\
 What the running edgecore knows of its devices: reported and desired values, how old they are, how good, and why not.
 
 exit code: 0, or 1 when the device asked for is not there or no edgecore answers
+"""
+
+PODS_HELP = """\
+The pods of this box, as kubectl would show them, with and without a cloud.
+"""
+
+LOGS_HELP = """\
+What a container of this box wrote. --since takes a number of seconds, or 90s, 15m, 2h.
+"""
+
+EXEC_HELP = """\
+Runs a command in a container of this box: edgecore exec -it POD -- sh
+
+exit code: that of the command; 1 when it could not run
 """
 
 RUN_HELP = """\
@@ -115,6 +130,8 @@ def parser() -> argparse.ArgumentParser:
     devices.add_argument("--json", action="store_true", help="as JSON")
     devices.set_defaults(verb=_devices)
 
+    _add_pod_verbs(verbs, common)
+
     config = verbs.add_parser("config", help="look at the configuration")
     actions = config.add_subparsers(required=True, metavar="ACTION")
     check = actions.add_parser(
@@ -129,6 +146,33 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _add_pod_verbs(verbs: Any, common: argparse.ArgumentParser) -> None:
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument("-n", "--namespace", default="default", metavar="NAMESPACE", help="namespace (default: default)")
+    container = argparse.ArgumentParser(add_help=False)
+    container.add_argument("pod", metavar="POD")
+    container.add_argument("-c", "--container", default="", metavar="CONTAINER", help="default: the pod's first one")
+
+    pods = _add(verbs, "pods", common, where, help="the pods of this box", description=PODS_HELP)
+    pods.add_argument("-A", "--all-namespaces", action="store_true", help="of all namespaces")
+    pods.add_argument("-o", "--output", choices=("wide", "json"), default="", help="more columns, or everything")
+    pods.set_defaults(verb=_pods)
+
+    logs = _add(verbs, "logs", common, where, container, help="what a container wrote", description=LOGS_HELP)
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with what it writes from now on")
+    logs.add_argument("-p", "--previous", action="store_true", help="of the run before the present one")
+    logs.add_argument("--tail", type=count, metavar="LINES", help="only the last ones")
+    logs.add_argument("--since", type=seconds, metavar="TIME", help="only what is not older")
+    logs.add_argument("--timestamps", action="store_true", help="put the time before each line")
+    logs.set_defaults(verb=_logs)
+
+    run = _add(verbs, "exec", common, where, container, help="run a command in a container", description=EXEC_HELP)
+    run.add_argument("-i", "--stdin", action="store_true", help="pass our stdin to it")
+    run.add_argument("-t", "--tty", action="store_true", help="give it a terminal")
+    run.add_argument("command", nargs="+", metavar="COMMAND", help="after --")
+    run.set_defaults(verb=_exec)
+
+
 class _ShowVersion(argparse.Action):
     """`--version`, which looks the version up only when it is asked for."""
 
@@ -137,10 +181,10 @@ class _ShowVersion(argparse.Action):
         parser.exit()
 
 
-def _add(verbs: Any, name: str, common: argparse.ArgumentParser, **texts: str) -> argparse.ArgumentParser:
+def _add(verbs: Any, name: str, *parents: argparse.ArgumentParser, **texts: str) -> argparse.ArgumentParser:
     """A verb whose description keeps its line breaks."""
     made: argparse.ArgumentParser = verbs.add_parser(
-        name, parents=[common], formatter_class=argparse.RawDescriptionHelpFormatter, **texts
+        name, parents=parents, formatter_class=argparse.RawDescriptionHelpFormatter, **texts
     )
     return made
 
@@ -150,6 +194,22 @@ def port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < int(text[:6]) < 65536:
         raise argparse.ArgumentTypeError(f"{text!r} is not 1-65535")
     return int(text)
+
+
+def count(text: str) -> int:
+    """A number of lines. Raises ArgumentTypeError."""
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of lines")
+    return int(text)
+
+
+def seconds(text: str) -> int:
+    """A span of time: 90, 90s, 15m, 2h. Raises ArgumentTypeError."""
+    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:], 0)
+    number = text[:-1] if unit else text
+    if not number.isascii() or not number.isdigit() or len(number) > 9 or int(number) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time like 90s, 15m or 2h")
+    return int(number) * (unit or 1)
 
 
 def _run(options: argparse.Namespace, config: EdgeSettings) -> int:
@@ -174,6 +234,51 @@ def _devices(options: argparse.Namespace, config: EdgeSettings) -> int:
     from edgeappliance.cli.status import devices
 
     return devices(config.control_socket, only=options.device, as_json=options.json)
+
+
+def _pods(options: argparse.Namespace, config: EdgeSettings) -> int:
+    from edgeappliance.cli.pods import pods
+
+    return pods(
+        config.kubelet_socket,
+        namespace=options.namespace,
+        everywhere=options.all_namespaces,
+        output=options.output,
+    )
+
+
+def _logs(options: argparse.Namespace, config: EdgeSettings) -> int:
+    from edgeappliance.cli.pods import logs
+
+    asked = {
+        "follow": options.follow,
+        "previous": options.previous,
+        "timestamps": options.timestamps,
+        "tailLines": options.tail,
+        "sinceSeconds": options.since,
+    }
+    query = {key: str(value).lower() for key, value in asked.items() if value is not None and value is not False}
+    return logs(
+        config.kubelet_socket,
+        namespace=options.namespace,
+        pod=options.pod,
+        container=options.container,
+        options=query,
+    )
+
+
+def _exec(options: argparse.Namespace, config: EdgeSettings) -> int:
+    from edgeappliance.cli.exec import run_in
+
+    return run_in(
+        config.kubelet_socket,
+        namespace=options.namespace,
+        pod=options.pod,
+        container=options.container,
+        command=options.command,
+        stdin=options.stdin,
+        terminal=options.tty,
+    )
 
 
 def _config_check(options: argparse.Namespace, config: EdgeSettings) -> int:

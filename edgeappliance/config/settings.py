@@ -299,6 +299,10 @@ class EdgeSettings(Struct, frozen=True):
     def control_socket(self) -> Path:
         return self.runtime_path / "control.sock"
 
+    @property
+    def kubelet_socket(self) -> Path:
+        return self.runtime_path / "kubelet.sock"
+
     def problems(self) -> Iterator[tuple[str, str]]:
         for key in ("state_dir", "runtime_dir"):
             if not Path(getattr(self, key)).is_absolute():

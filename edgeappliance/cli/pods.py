@@ -1,0 +1,129 @@
+"""`edgecore pods` and `edgecore logs`: what kubectl shows, asked of the kubelet API on this box. Works offline."""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from edgeappliance.cli.status import short, table
+from edgeappliance.kernel.errors import OperatorError, PermanentError
+from edgeappliance.kernel.web.client import HttpUnreachable, Response, request
+from edgeappliance.kubeapi.pod_printer import POD_COLUMNS
+
+MAX_PODS = 64 * 1024 * 1024
+MAX_REFUSAL = 64 * 1024
+DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+NEXT_STEP = "is edgecore running with edged.enable = true? start it with: edgecore run"
+
+
+async def get_pods(socket: Path) -> list[dict[str, Any]]:
+    """All pods of this node. Raises OperatorError when nobody answers."""
+    async with _answer(socket, "/pods") as body:
+        items = msgspec.json.decode(await body.read(MAX_PODS)).get("items")
+    return [item for item in items or [] if isinstance(item, dict)]
+
+
+def pods(socket: Path, *, namespace: str, everywhere: bool, output: str) -> int:
+    """Print the pods of a namespace, or of all."""
+    found = [pod for pod in asyncio.run(get_pods(socket)) if everywhere or _namespace(pod) == namespace]
+    found.sort(key=lambda pod: (_namespace(pod), str(pod["metadata"].get("name"))))
+    if output == "json":
+        print(json.dumps({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": found}, indent=2))
+    elif found:
+        print("\n".join(render_pods(found, wide=output == "wide", everywhere=everywhere, now_ms=_now_ms())))
+    else:
+        print("no pods here" if everywhere else f"no pods in namespace {namespace}; all: edgecore pods -A")
+    return 0
+
+
+def render_pods(found: list[dict[str, Any]], *, wide: bool, everywhere: bool, now_ms: int) -> list[str]:
+    """The table that kubectl prints."""
+    columns = [column for column in POD_COLUMNS if wide or not column.priority]
+    head = [column.name.upper() for column in columns]
+    rows = [[short(str(column.read(pod, now_ms)), 253) for column in columns] for pod in found]
+    if everywhere:
+        head.insert(0, "NAMESPACE")
+        for row, pod in zip(rows, found, strict=True):
+            row.insert(0, short(_namespace(pod), 63))
+    return table(head, rows)
+
+
+def pick_container(found: list[dict[str, Any]], *, namespace: str, pod: str, container: str) -> str:
+    """The container that is meant: the one named, the pod's default, or its first. Raises PermanentError."""
+    value = next((one for one in found if _namespace(one) == namespace and one["metadata"].get("name") == pod), None)
+    if value is None:
+        others = ", ".join(sorted(str(one["metadata"].get("name")) for one in found if _namespace(one) == namespace))
+        raise PermanentError(
+            f"no pod {pod} in namespace {namespace} on this box", next_step=f"pods there: {others or 'none'}"
+        )
+    spec = value.get("spec") or {}
+    apps = [str(one.get("name")) for one in spec.get("containers") or []]
+    names = apps + [str(one.get("name")) for one in spec.get("initContainers") or []]
+    if container:
+        if container not in names:
+            raise PermanentError(
+                f"container {container} is not valid for pod {pod}", next_step=f"containers: {', '.join(names)}"
+            )
+        return container
+    chosen = (value["metadata"].get("annotations") or {}).get(DEFAULT_CONTAINER, "")
+    if chosen in names:
+        return str(chosen)
+    if not apps:
+        raise PermanentError(f"pod {pod} has no container")
+    if len(names) > 1:
+        print(f'Defaulted container "{apps[0]}" out of: {", ".join(names)}', file=sys.stderr)
+    return apps[0]
+
+
+def logs(socket: Path, *, namespace: str, pod: str, container: str, options: Mapping[str, str]) -> int:
+    """Write a container's log to stdout; `options` are the kubelet API's."""
+    return asyncio.run(_logs(socket, namespace, pod, container, options))
+
+
+async def _logs(socket: Path, namespace: str, pod: str, container: str, options: Mapping[str, str]) -> int:
+    chosen = pick_container(await get_pods(socket), namespace=namespace, pod=pod, container=container)
+    target = f"/containerLogs/{quote(namespace)}/{quote(pod)}/{quote(chosen)}?{urlencode(options)}"
+    async with _answer(socket, target) as body:
+        async for data in body:
+            await asyncio.to_thread(write_all, 1, data)
+    return 0
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """All of it, however little a pipe takes at a time. Blocking."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+@contextlib.asynccontextmanager
+async def _answer(socket: Path, target: str) -> AsyncIterator[Response]:
+    """An answer with status 200. Raises OperatorError when nobody answers, PermanentError when it is refused."""
+    asking = request(socket, "GET", target)
+    try:
+        response = await asking.__aenter__()
+    except HttpUnreachable as error:
+        raise OperatorError(f"no answer: {error.message}", next_step=NEXT_STEP) from None
+    try:
+        if response.status != 200:
+            text = (await response.read(MAX_REFUSAL)).decode("utf-8", "replace").strip()
+            raise PermanentError(text or f"status {response.status}")
+        yield response
+    finally:
+        await asking.__aexit__(None, None, None)
+
+
+def _namespace(pod: Mapping[str, Any]) -> str:
+    return str(pod["metadata"].get("namespace") or "default")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
