@@ -84,6 +84,7 @@ class _Entry:
     due: float = 0.0
     retry_at: float = 0.0
     trouble: str = ""
+    refused: bool = False
 
 
 class Tokens:
@@ -124,6 +125,8 @@ class Tokens:
             now = self._clock.monotonic()
             if now >= max(entry.due, entry.retry_at):
                 await self._renew(key, entry, pod, audience, seconds)
+            if entry.refused and (entry.stored is None or entry.stored.expires_ms <= self._clock.wall_ms()):
+                raise TokenRefused(entry.trouble)
             if entry.stored is None:
                 raise TransientError(entry.trouble or "no token yet")
             return entry.stored.token
@@ -141,25 +144,23 @@ class Tokens:
                 await self._store.delete(key)
 
     async def _renew(self, key: str, entry: _Entry, pod: Pod, audience: str, seconds: int) -> None:
-        """Ask the cloud; on failure keep what there is, and raise only when that is of no use."""
+        """Ask the cloud; on failure keep what there is, and note why."""
         try:
             stored = await self._request(pod, audience, seconds)
         except PermanentError as error:
-            self._failed(entry, error.message)
-            if entry.stored is None or entry.stored.expires_ms <= self._clock.wall_ms():
-                raise TokenRefused(error.message) from None
+            self._failed(entry, error.message, refused=True)
         except TransientError as error:
-            self._failed(entry, error.message)
+            self._failed(entry, error.message, refused=False)
         else:
-            entry.stored, entry.trouble, entry.retry_at = stored, "", 0.0
+            entry.stored, entry.trouble, entry.refused, entry.retry_at = stored, "", False, 0.0
             entry.backoff.reset()
             entry.due = self._clock.monotonic() + self._life(stored)
             await self._store.put(
                 MetaRow(key, ResourceType.SERVICE_ACCOUNT_TOKEN, msgspec.json.encode(stored), uid=pod.uid)
             )
 
-    def _failed(self, entry: _Entry, why: str) -> None:
-        entry.trouble = why
+    def _failed(self, entry: _Entry, why: str, *, refused: bool) -> None:
+        entry.trouble, entry.refused = why, refused
         entry.retry_at = self._clock.monotonic() + entry.backoff.next_delay()
         if entry.stored is not None:
             self._log.info("token not renewed", pod=entry.pod, reason=why)

@@ -12,7 +12,15 @@ from edgeappliance.kernel.component import Condition, Health, State
 from edgeappliance.kernel.errors import ApplianceError, PermanentError, TransientError
 from edgeappliance.kernel.log import get_logger
 from edgeappliance.kernel.supervisor import TaskScope
-from edgeappliance.metamanager.objects import Action, Change, Instruction, is_remote, metadata_text, understand
+from edgeappliance.metamanager.objects import (
+    Action,
+    Change,
+    Instruction,
+    is_remote,
+    is_token,
+    metadata_text,
+    understand,
+)
 from edgeappliance.store.meta import MetaRow, MetaStore
 from edgeappliance.wire.errors import WireError
 from edgeappliance.wire.kube import Status, parse_status_error
@@ -93,10 +101,11 @@ class MetaManager:
     ) -> Any:
         """The object `resource` (`<ns>/<type>/<name>`, or `k8s/ca.crt`): from here, else from the cloud.
 
-        What the cloud answers is stored and acknowledged before it is returned. Raises NotFound, CloudError,
+        What the cloud answers is stored and acknowledged before it is returned; a token of a service account is not
+        stored, because the name says neither for whom it is nor how long. Raises NotFound, CloudError,
         and the link's TransientError for a remote type that is not here while there is no answer.
         """
-        row = await self._store.get(resource)
+        row = await self._store.get(resource) if not is_token(resource) else None
         # The cluster's CA may change under its name; everything else is pushed when it does.
         if row is not None and (resource != KUBE_CA or not self._cloud.connected):
             return msgspec.json.decode(row.value)
@@ -123,7 +132,7 @@ class MetaManager:
         if isinstance(value, dict) and "Object" in value and "Err" in value:
             error, value = value["Err"], value["Object"]
         failed = parse_status_error(error)
-        if failed is None and not answer.is_ok:
+        if failed is None and not answer.is_ok and not is_token(request.resource):
             await self._store.put(_row(answer, value))
         if not answer.is_ok:
             self._cloud.send(answer.reply(OK))

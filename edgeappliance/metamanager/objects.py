@@ -73,6 +73,12 @@ def is_remote(resource: str) -> bool:
     return _name(resource) is not None and resource.split("/")[1] in REMOTE_TYPES
 
 
+def is_token(resource: str) -> bool:
+    """Whether a query for `resource` asks for a service account's token: each is another one."""
+    name = _name(resource)
+    return name is not None and name.type == ResourceType.SERVICE_ACCOUNT_TOKEN
+
+
 def understand(message: Message) -> Instruction | None:
     """What `message` wants of the store; None for an operation that is not for it.
 
