@@ -1,0 +1,1 @@
+"""Keeps the machine able to run its pods: images, pressure and eviction, remains of pods that are gone."""
