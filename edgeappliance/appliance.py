@@ -2,20 +2,22 @@
 
 import asyncio
 import fcntl
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from edgeappliance.config.endpoint import Endpoint
 from edgeappliance.config.joined import ENROLL_PORT, Place, place
 from edgeappliance.config.settings import EdgeSettings
 from edgeappliance.devicemodel.catalogue import CatalogueChange
 from edgeappliance.devicetwin.service import DeviceTwin
-from edgeappliance.edged.facts import Machine, read_machine
-from edgeappliance.edged.node import Node, Runtime
+from edgeappliance.edged.facts import Limits, Machine, read_machine
+from edgeappliance.edged.node import Node
 from edgeappliance.edgehub.enrolment import Enrolment
 from edgeappliance.edgehub.hub import EdgeHub
-from edgeappliance.edgehub.identity import IdentityFiles
+from edgeappliance.edgehub.identity import IdentityFiles, clock_is_implausible
 from edgeappliance.edgehub.link import Target
 from edgeappliance.edgehub.session import Pace
 from edgeappliance.edgehub.solitary import NoCloud
@@ -40,6 +42,9 @@ from edgeappliance.store.health import StoreHealth
 from edgeappliance.version import version
 from edgeappliance.wire.message import Message
 from edgeappliance.wire.operations import Group, Source
+
+if TYPE_CHECKING:
+    from edgeappliance.podparts import PodParts
 
 LATE = 10
 """Start order of what must find everything else in its place: the link, and what reports or listens."""
@@ -109,7 +114,7 @@ class Appliance:
     def _compose(self, database: Database, store: str) -> None:
         config, clock, add = self._config, self._clock, self._supervisor.add
         runtime = config.runtime_path
-        node = self._place.node
+        node, hub = self._place.node, self._place.hub
         cloud = self._add_cloud(node, store)
 
         add("store", lambda scope: StoreHealth(scope, database=database, clock=clock))
@@ -147,44 +152,81 @@ class Appliance:
         cloud.route(Group.RESOURCE, meta.receive)
         cloud.route(Group.TWIN, self._twin.handle)
         cloud.route(Group.USER, _user_messages(bus))
-        pods: Runtime | None = None
-        if config.edged.enable:
-            pods = self._add_pods(database, meta, cloud)
-        if config.node.enable and self._place.hub is not None:
-            add(
-                "node",
-                lambda scope: Node(
-                    scope,
-                    cloud=cloud,
-                    name=node,
-                    version=version(),
-                    data_directory=config.state_path,
-                    clock=clock,
-                    runtime=pods,
-                    labels=config.node.labels,
-                ),
-                order=LATE,
-            )
+        pods = self._add_pods(database, meta, cloud) if config.edged.enable else None
+        if config.node.enable and hub is not None:
+            self._add_node(cloud, pods)
+        if pods is not None and hub is not None and config.edgestream.enable:
+            self._add_stream(self._place.tunnel or hub)
         verbs = {"status": self._status, "devices": self._device_list}
         if config.metrics.enable:
             add("metrics", lambda scope: self._metrics_server(), order=LATE)
         add("control", lambda scope: ControlServer(path=config.control_socket, verbs=verbs), order=LATE)
 
-    def _add_pods(self, database: Database, meta: MetaManager, cloud: EdgeHub | NoCloud) -> Runtime:
-        from edgeappliance.podparts import NodeRuntime, PodParts  # Docker's client only where pods run
+    def _add_pods(self, database: Database, meta: MetaManager, cloud: EdgeHub | NoCloud) -> "PodParts":
+        from edgeappliance.podparts import PodParts  # Docker's client only where pods run
 
-        config = self._config
-        parts = PodParts(
+        return PodParts(
             self._supervisor,
-            config=config,
+            config=self._config,
             node=self._place.node,
             machine=self._machine,
             database=database,
             meta=meta,
             cloud=cloud,
             clock=self._clock,
+            limits=_pressure_limits(self._config),
         )
-        return NodeRuntime(parts, max_pods=config.edged.max_pods, kubelet_port=lambda: config.edged.kubelet_port)
+
+    def _add_node(self, cloud: EdgeHub | NoCloud, pods: "PodParts | None") -> None:
+        config = self._config
+        node = self._supervisor.add(
+            "node",
+            lambda scope: Node(
+                scope,
+                cloud=cloud,
+                name=self._place.node,
+                version=version(),
+                data_directory=config.state_path,
+                clock=self._clock,
+                runtime=pods.node_runtime() if pods is not None else None,
+                limits=_pressure_limits(config),
+                labels=config.node.labels,
+            ),
+            order=LATE,
+        )
+        if pods is not None:
+            pods.docker.engine.on_connection(lambda _: node.changed())
+
+    def _add_stream(self, server: Endpoint) -> None:
+        from edgeappliance.edgestream.edgestream import EdgeStream
+
+        config = self._config
+        files = IdentityFiles(config.identity_path)
+
+        async def tls() -> ssl.SSLContext:
+            return await asyncio.to_thread(self._client_context, files)
+
+        self._supervisor.add(
+            "edgestream",
+            lambda scope: EdgeStream(
+                scope,
+                host=server.host,
+                port=server.port,
+                node=self._place.node,
+                tls=tls,
+                kubelet=config.runtime_path / "kubelet.sock",
+                clock=self._clock,
+            ),
+            order=LATE,
+        )
+
+    def _client_context(self, files: IdentityFiles) -> ssl.SSLContext:
+        """TLS as this node. Raises OperatorError while it has no identity."""
+        identity = files.load()
+        if identity is None:
+            raise OperatorError("this node has no certificate yet", next_step="see component edgehub")
+        ignore_dates = clock_is_implausible(self._clock.wall_ms() / 1000, identity.facts)
+        return identity.client_context(ignore_dates=ignore_dates)
 
     def _add_cloud(self, node: str, store: str) -> EdgeHub | NoCloud:
         hub, enroll = self._place.hub, self._place.enroll
@@ -252,6 +294,12 @@ class Appliance:
         field = self._mappers.devices() if self._mappers is not None else []
         report = device_report(self._devices.results(), self._twin, field)
         return {"now_ms": self._clock.wall_ms(), "devices": report}
+
+
+def _pressure_limits(config: EdgeSettings) -> Limits:
+    """Below what this node is under pressure."""
+    free = config.edged.evict_disk_percent / 100
+    return Limits(memory_kib=config.edged.evict_memory_mb * 1024, disk=free, inodes=free / 2)
 
 
 def _lock(path: Path, key: str) -> TextIO:

@@ -4,16 +4,18 @@ Imported only where `edged.enable` is set: the Docker Engine's client and what h
 """
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgeappliance.config.settings import EdgeSettings
+from edgeappliance.edged.cgroups import Cgroups
 from edgeappliance.edged.edged import Edged
 from edgeappliance.edged.engine.api import Image
 from edgeappliance.edged.engine.create import SandboxSettings
 from edgeappliance.edged.engine.service import DockerService
 from edgeappliance.edged.events import EventRecorder
 from edgeappliance.edged.facts import Limits, Machine, Pressure
+from edgeappliance.edged.kubelet.api import KubeletApi
 from edgeappliance.edged.objects import Objects
 from edgeappliance.edged.pods.admission import Capacity, admit
 from edgeappliance.edged.pods.environment import Facts
@@ -22,6 +24,8 @@ from edgeappliance.edged.pods.spec import Pod
 from edgeappliance.edged.probes.runner import ProbeRunner
 from edgeappliance.edged.reporter import StatusReporter
 from edgeappliance.edged.runtime import PodRuntime
+from edgeappliance.edged.static import StaticPods
+from edgeappliance.edged.stats import Stats
 from edgeappliance.edged.tokens import Tokens
 from edgeappliance.edged.volumes.pod import PodVolumes
 from edgeappliance.edgehub.hub import EdgeHub
@@ -31,12 +35,6 @@ from edgeappliance.kernel.database import Database
 from edgeappliance.kernel.supervisor import Supervisor, TaskScope
 from edgeappliance.metamanager.metamanager import MetaManager
 from edgeappliance.store import MetaStore, PodStore
-
-
-def pressure_limits(config: EdgeSettings) -> Limits:
-    """Below what this node is under pressure."""
-    free = config.edged.evict_disk_percent / 100
-    return Limits(memory_kib=config.edged.evict_memory_mb * 1024, disk=free, inodes=free / 2)
 
 
 class PodParts:
@@ -53,8 +51,10 @@ class PodParts:
         meta: MetaManager,
         cloud: EdgeHub | NoCloud,
         clock: Clock,
+        limits: Limits,
     ) -> None:
         self._config = config
+        self._limits = limits
         self._node = node
         self._machine = machine
         self._cloud = cloud
@@ -76,10 +76,47 @@ class PodParts:
             "edged", lambda scope: self._edged(scope, database=database, meta=meta, clock=clock)
         )
         cloud.on_connection(self.edged.link_changed)
+        self.static: StaticPods = supervisor.add(
+            "static",
+            lambda scope: StaticPods(scope, directory=Path(settings.manifests), node=node, clock=clock),
+        )
+        self.static.on_change(self.edged.set_static)
+        self.stats = Stats(
+            node=node,
+            cgroups=Cgroups(),
+            clock=clock,
+            data_directory=config.state_path,
+            image_directory=self._image_directory,
+            pods=lambda: list(self.edged.workers.values()),
+            tally=self.probes.tally,
+            volumes=self.volumes.usage,
+        )
+        self.kubelet: KubeletApi = supervisor.add(
+            "kubelet",
+            lambda scope: KubeletApi(
+                scope,
+                runtime=config.runtime_path,
+                port=settings.kubelet_port,
+                open_to_all=settings.kubelet_open,
+                pods=self.edged,
+                engine=self.docker.engine,
+                figures=self.stats,
+                syncing=lambda: self.edged.syncing,
+                clock=clock,
+            ),
+        )
+
+    def _image_directory(self) -> Path | None:
+        facts = self.docker.engine.facts
+        return facts.root if facts is not None else None
+
+    def node_runtime(self) -> "NodeRuntime":
+        """What the node tells of what runs its pods."""
+        return NodeRuntime(self, max_pods=self._config.edged.max_pods)
 
     def _edged(self, scope: TaskScope, *, database: Database, meta: MetaManager, clock: Clock) -> Edged:
         engine = self.docker.engine
-        allocatable = self._machine.allocatable(pods=0, limits=pressure_limits(self._config))
+        allocatable = self._machine.allocatable(pods=0, limits=self._limits)
         cpu, memory = self._machine.cpus * 1000, to_bytes(allocatable["memory"])
         storage = to_bytes(allocatable["ephemeral-storage"])
         self.probes = ProbeRunner(scope, engine=engine, clock=clock, on_change=self._probed, events=self.events)
@@ -147,10 +184,10 @@ class PodParts:
 class NodeRuntime:
     """What the node tells of its pods' runtime."""
 
-    def __init__(self, parts: PodParts, *, max_pods: int, kubelet_port: Callable[[], int]) -> None:
+    def __init__(self, parts: PodParts, *, max_pods: int) -> None:
         self._engine = parts.docker.engine
+        self._kubelet = parts.kubelet
         self.max_pods = max_pods
-        self._kubelet_port = kubelet_port
 
     @property
     def trouble(self) -> str:
@@ -162,7 +199,7 @@ class NodeRuntime:
 
     @property
     def kubelet_port(self) -> int:
-        return self._kubelet_port()
+        return self._kubelet.port
 
     def images(self) -> Sequence[Image]:
         return ()

@@ -12,6 +12,7 @@ from edgeappliance.kernel import settings
 
 HUB_PORT = 10000
 ENROLL_PORT = 10002
+TUNNEL_PORT = 10004
 
 
 class Joined(Struct, frozen=True):
@@ -23,11 +24,12 @@ class Joined(Struct, frozen=True):
 
 
 class Place(Struct, frozen=True):
-    """Where this box belongs: its node name and the gateway's two endpoints, None when no gateway is known."""
+    """Where this box belongs: its node name and the gateway's endpoints, None when no gateway is known."""
 
     node: str
     hub: Endpoint | None
     enroll: Endpoint | None
+    tunnel: Endpoint | None
 
 
 def joined_file(state: Path) -> Path:
@@ -51,8 +53,14 @@ def place(config: EdgeSettings) -> Place:
     joined = read_joined(config.state_path)
     hub = config.cloud.hub or joined.hub
     enroll = config.cloud.enroll or joined.enroll
+    where = endpoint(hub, default_port=HUB_PORT, key="cloud.hub") if hub else None
+    server = config.edgestream.server
+    tunnel = endpoint(server, default_port=TUNNEL_PORT, key="edgestream.server") if server else None
+    if tunnel is None and where is not None:
+        tunnel = Endpoint(where.host, TUNNEL_PORT)
     return Place(
         node=config.node.name or joined.node or default_node_name(),
-        hub=endpoint(hub, default_port=HUB_PORT, key="cloud.hub") if hub else None,
+        hub=where,
         enroll=endpoint(enroll, default_port=ENROLL_PORT, key="cloud.enroll") if enroll else None,
+        tunnel=tunnel,
     )

@@ -534,6 +534,16 @@ class Edged:
         """Every pod with its present status, as the API shows it."""
         return [{**obj, "status": self._statuses.get(uid, {})} for uid, obj in self._raw.items()]
 
+    def observed(self, uid: str) -> tuple[ObservedContainer, ...]:
+        """What is on the engine for a pod, every attempt, the sandbox too."""
+        worker = self._workers.get(uid)
+        return worker.containers if worker is not None else ()
+
+    @property
+    def syncing(self) -> bool:
+        """Whether pods are being looked after."""
+        return self._condition.state is State.RUNNING and self._engine.connected
+
     def object(self, namespace: str, name: str, uid: str = "") -> dict[str, Any] | None:
         """One of them; of two of a name, the one that is not ending."""
         found = None
