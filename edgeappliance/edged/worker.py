@@ -113,6 +113,8 @@ class PodWorker:
         if present is not None and stopping.grace < present.grace:
             for task in self._stops.values():
                 task.cancel()  # told again, with less patience
+        if stopping.since is None:
+            stopping = replace(stopping, since=self._clock.monotonic())
         self.stopping = stopping
         self.wake()
 
@@ -213,6 +215,8 @@ class PodWorker:
             self._changed(self)
             return
         plan = reconcile(self.situation())
+        if plan.stop is not None:
+            self.stop(plan.stop)
         if plan.finished:
             self.finished = plan.finished
         self._say_waiting(plan)

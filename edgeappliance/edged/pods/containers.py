@@ -6,7 +6,7 @@ reconcile acts upon this and status shows it, so both ask here.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgeappliance.edged.pods.backoff import go_duration, next_wait
+from edgeappliance.edged.pods.backoff import MAXIMUM, go_duration, next_wait
 from edgeappliance.edged.pods.observed import Kind, ObservedContainer, ObservedPod, Phase
 from edgeappliance.edged.pods.plan import Situation, Stopped, Stopping
 from edgeappliance.edged.pods.spec import Container, Pod, spec_hash
@@ -163,13 +163,15 @@ def restart_wait(situation: Situation, view: View) -> Wait:
 
 
 def end_time(situation: Situation, ended: ObservedContainer) -> float:
-    """When a container ended, in monotonic seconds."""
+    """When a container ended, in monotonic seconds.
+
+    Where nobody saw it end, the engine's wall clock says it; when that was set back since, long ago.
+    """
     seen = situation.exits.get(ended.id)
     if seen is not None:
         return seen
-    if not ended.finished_ms:
-        return situation.now
-    return situation.now - max(0, situation.wall_ms - ended.finished_ms) / 1000
+    ago = (situation.wall_ms - (ended.finished_ms or ended.created_ms)) / 1000
+    return situation.now - (ago if ago >= 0 else MAXIMUM)
 
 
 def crash_loop(pod: Pod, view: View, wait: Wait) -> tuple[str, str]:

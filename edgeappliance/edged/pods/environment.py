@@ -6,7 +6,6 @@ environment variables", "Expose Pod Information to Containers".
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,9 +20,6 @@ Objects = Mapping[tuple[str, str], Mapping[str, Any] | None]
 """(namespace, name) -> the object, None or missing where there is none."""
 
 CONFIG_MAP, SECRET = "configmap", "secret"
-
-VALUE_LIMIT = 128 * 1024
-"""Bytes of one variable: Linux takes no longer one (MAX_ARG_STRLEN)."""
 
 _KEYED = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
 _REFERENCE = re.compile(r"\$(?:\$|\(([^)]*)\))")
@@ -180,7 +176,27 @@ def field_value(pod: Pod, path: str, facts: Facts) -> str:
 
 
 def _lines(texts: Mapping[str, str]) -> str:
-    return "\n".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in sorted(texts.items()))
+    return "\n".join(f"{key}={_quoted(value)}" for key, value in sorted(texts.items()))
+
+
+_ESCAPES = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}
+_ESCAPES |= {"\\": r"\\", '"': r"\""}
+
+
+def _quoted(text: str) -> str:
+    """The text as Go's strconv.Quote writes it."""
+    return f'"{"".join(_escaped(character) for character in text)}"'
+
+
+def _escaped(character: str) -> str:
+    if character in _ESCAPES:
+        return _ESCAPES[character]
+    if character.isprintable():
+        return character
+    code = ord(character)
+    if code < 0x20 or code == 0x7F:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def resource_value(pod: Pod, container: Container, ref: ResourceFieldRef, facts: Facts) -> str:

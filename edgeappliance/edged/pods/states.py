@@ -62,7 +62,7 @@ def container_status(
         if len(ended) > 1:
             status["lastState"] = {"terminated": terminated(situation, view, ended[1])}
         return status
-    status["state"] = {"waiting": waiting or _first_wait(situation, view)}
+    status["state"] = {"waiting": waiting or _first_wait(situation)}
     if ended:
         status["lastState"] = {"terminated": terminated(situation, view, ended[0])}
     return status
@@ -86,20 +86,18 @@ def _unseen(
             return dict(previous)
         if "running" in state:
             reason, message, code = LOST
-            lost = {"exitCode": code, "reason": reason, "message": message, "startedAt": None, "finishedAt": None}
+            lost = {"exitCode": code, "reason": reason, "message": message}
             return {**previous, "state": {"terminated": lost}, "ready": False, "started": False}
     waiting = None if over else _waiting(situation, view)
-    status["state"] = {"waiting": waiting or _first_wait(situation, view)}
+    status["state"] = {"waiting": waiting or _first_wait(situation)}
     return status
 
 
-def _first_wait(situation: Situation, view: View) -> dict[str, Any]:
+def _first_wait(situation: Situation) -> dict[str, Any]:
     """Why a container that was not started yet waits."""
-    if situation.blocked is not None and view.kind is Kind.APP:
+    if situation.blocked is not None:
         reason, message = situation.blocked
         return {"reason": reason, "message": message}
-    if situation.blocked is None and "" in situation.failures and not situation.pod.spec.init_containers:
-        return {"reason": "ContainerCreating"}
     return {"reason": "PodInitializing" if situation.pod.spec.init_containers else "ContainerCreating"}
 
 

@@ -54,7 +54,7 @@ def pod_status(
     over = bool(situation.finished) or stopping is not None
     phase = _phase(situation)
     status: dict[str, Any] = {"phase": phase}
-    reason, message = _words(situation, before)
+    reason, message = _words(situation, before) if phase == FAILED else ("", "")
     if reason:
         status["reason"] = reason
     if message:
@@ -76,7 +76,8 @@ def pod_status(
             container_status(situation, view, known.get(view.name), over=over) for view in apps
         ]
     wanted = _conditions(situation, status, unsupported)
-    status["conditions"] = _dated(wanted, before, rfc3339(situation.wall_ms))
+    dated = before if "conditions" in before else pod.status
+    status["conditions"] = _dated(wanted, dated, rfc3339(situation.wall_ms))
     return status
 
 
@@ -117,16 +118,17 @@ def _has_run(view: View) -> bool:
 
 
 def _words(situation: Situation, before: Mapping[str, Any]) -> tuple[str, str]:
-    """status.reason and status.message."""
+    """status.reason and status.message of a pod that has failed."""
     stopping = why_stopping(situation)
     if stopping is not None and stopping.why is not Stopped.DELETED:
         message = stopping.message
         if stopping.why is Stopped.REJECTED and not message.startswith("Pod was rejected"):
             message = f"Pod was rejected: {message}"
         return stopping.reason, message
-    if situation.finished == FAILED or stopping is not None:
-        return str(before.get("reason") or ""), str(before.get("message") or "")
-    return "", ""
+    told = before if before.get("phase") == FAILED else situation.pod.status
+    if told.get("phase") != FAILED:
+        return "", ""
+    return str(told.get("reason") or ""), str(told.get("message") or "")
 
 
 # -- addresses ------------------------------------------------------------------------------------------------
