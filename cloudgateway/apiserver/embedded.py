@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from cloudgateway.apiserver.controllers.accounts import DefaultAccounts
 from cloudgateway.apiserver.controllers.cleanup import Cleanup
 from cloudgateway.apiserver.controllers.garbage import GarbageCollector
 from cloudgateway.apiserver.controllers.nodes import NodeWatch
@@ -150,7 +151,9 @@ class EmbeddedApi:
         cleanup = Cleanup(store=self.store, writer=writer, registry=self.registry, clock=self._clock)
         nodes = NodeWatch(store=self.store, writer=writer, registry=self.registry, clock=self._clock)
         scheduler = Scheduler(store=self.store, writer=writer, registry=self.registry, clock=self._clock)
+        accounts = DefaultAccounts(store=self.store, writer=writer, registry=self.registry)
         controllers = (
+            ("accounts", accounts.run),
             ("garbage", garbage.run),
             ("cleanup", cleanup.run),
             ("nodes", nodes.run),

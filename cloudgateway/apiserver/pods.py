@@ -7,6 +7,9 @@ from edgeappliance.kubeapi.request import User
 Object = dict[str, Any]
 MODE = 420  # 0644, as upstream defaults the mode of projected files
 TOKEN_SECONDS = 3600
+MIRROR = "kubernetes.io/config.mirror"
+"""Annotation of a pod that stands for a static pod of a node."""
+DEFAULT_ACCOUNT = "default"
 
 
 def default(value: Object) -> None:
@@ -78,7 +81,11 @@ def _default_volume(volume: Object) -> None:
 
 
 def create(value: Object, user: User | None) -> None:
-    """A new pod is Pending, whatever the client says of its status."""
+    """A new pod is Pending, whatever the client says of its status, and has a service account unless it is a mirror."""
+    spec = value.setdefault("spec", {})
+    if MIRROR not in (value["metadata"].get("annotations") or {}):
+        spec["serviceAccountName"] = spec.get("serviceAccountName") or spec.get("serviceAccount") or DEFAULT_ACCOUNT
+        spec["serviceAccount"] = spec["serviceAccountName"]
     value["status"] = {"phase": "Pending", "qosClass": quality(value.get("spec", {}))}
 
 

@@ -9,6 +9,7 @@ import msgspec
 from cloudgateway.apiserver.bodies import BodyReader, check_depth, decode_json
 from cloudgateway.apiserver.kinds import KINDS, Kind
 from cloudgateway.apiserver.metadata import carry, metadata_causes
+from cloudgateway.apiserver.pods import DEFAULT_ACCOUNT
 from cloudgateway.apiserver.rules import (
     check_preconditions,
     delete_options,
@@ -97,6 +98,8 @@ class Writer:
         name = metadata.get("name", "")
         if resource.namespaced:
             self._check_namespace(resource, target.namespace, name)
+        if resource.key == "pods":
+            self._check_account(value)
         if self._store.head(resource.key, metadata.get("namespace", ""), name) is not None:
             raise already_exists(resource.group, resource.plural, name)
         if dry:
@@ -291,6 +294,18 @@ class Writer:
             name = generated_name(str(prefix))
             if self._store.head(resource.key, namespace, name) is None:
                 return name
+
+    def _check_account(self, pod: Object) -> None:
+        """A pod's service account must be there; the one of every namespace is made by a controller, so it will."""
+        name, namespace = pod.get("spec", {}).get("serviceAccountName", ""), pod["metadata"]["namespace"]
+        if name in ("", DEFAULT_ACCOUNT) or self._store.head("serviceaccounts", namespace, name) is not None:
+            return
+        raise forbidden(
+            "",
+            "pods",
+            pod["metadata"].get("name", ""),
+            f'error looking up service account {namespace}/{name}: serviceaccount "{name}" not found',
+        )
 
     def _check_namespace(self, resource: ResourceType, namespace: str, name: str) -> None:
         entry = self._store.head("namespaces", "", namespace)

@@ -29,6 +29,7 @@ CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 VOLATILE = ("uid", "resourceVersion", "creationTimestamp", "managedFields", "selfLink", "deletionTimestamp")
 # What one of them says and the other has no reason to: newer defaults, service addresses, tokens.
 ASIDE = {"tolerations", "priority", "preemptionPolicy", "clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"}
+ASIDE |= {"serviceAccount", "serviceAccountName"}  # the real one runs without their admission
 
 
 @dataclass(frozen=True)
@@ -292,7 +293,7 @@ async def test_changes_of_pods(both: Both) -> None:
 
 
 async def test_binding_and_eviction(both: Both) -> None:
-    free = {"containers": [{"name": "a", "image": "i:1"}]}
+    free = {"containers": [{"name": "a", "image": "i:1"}], "schedulerName": "nobody"}
     await both.same("POST", PODS, named("p", spec=free))
     await both.same("POST", f"{PODS}/missing/binding", named("missing", target={"kind": "Node", "name": "n"}))
     await both.same("POST", f"{PODS}/p/binding", named("other", target={"kind": "Node", "name": "n"}))
@@ -425,6 +426,7 @@ async def test_strategic_merge_gives_what_the_real_one_gives(both: Both) -> None
             {"name": "b", "image": "i:1"},
         ],
         "nodeSelector": {"a": "1"},
+        "schedulerName": "nobody",
     }
     start = {"metadata": {"name": "p", "labels": {"a": "1"}, "finalizers": ["x.io/a", "x.io/b"]}, "spec": spec}
     await both.same("POST", PODS, start)

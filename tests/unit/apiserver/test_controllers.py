@@ -1,6 +1,7 @@
 """The small controllers: silence of nodes, pods without a node, old events, owners and dependents."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from cloudgateway.apiserver.controllers.nodes import GRACE, ORPHAN_GRACE, NodeWatch
 from edgeappliance.kernel.clock import ManualClock
 from edgeappliance.kubeapi.times import rfc3339
-from tests.support.embedded_api import MERGE, STRATEGIC, Api
+from tests.support.embedded_api import MERGE, STRATEGIC, Api, whole_body
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 PODS = "/api/v1/namespaces/default/pods"
@@ -220,3 +221,39 @@ async def test_the_contents_of_a_namespace_go_together(embedded_api: Api, monkey
     await gone(embedded_api, "/api/v1/namespaces/full")
     assert commits < 20
     monkeypatch.undo()
+
+
+async def test_every_namespace_has_a_default_service_account(embedded_api: Api) -> None:
+    await embedded_api.ok("POST", "/api/v1/namespaces", {"metadata": {"name": "new"}})
+
+    async def account(namespace: str) -> str:
+        """The uid of the namespace's account, "" while there is none."""
+        answer = await embedded_api.send("GET", f"/api/v1/namespaces/{namespace}/serviceaccounts/default")
+        return str(json.loads(await whole_body(answer))["metadata"]["uid"]) if answer.status == 200 else ""
+
+    async def appears(namespace: str, *, other_than: str = "") -> str:
+        async with asyncio.timeout(5):
+            while (uid := await account(namespace)) in ("", other_than):
+                await asyncio.sleep(0)
+        return uid
+
+    for namespace in ("default", "kube-system", "new"):
+        await appears(namespace)
+    uid = await account("new")
+    await embedded_api.ok("DELETE", "/api/v1/namespaces/new/serviceaccounts/default")
+    await appears("new", other_than=uid)
+    await embedded_api.ok("DELETE", "/api/v1/namespaces/new")
+    await gone(embedded_api, "/api/v1/namespaces/new")
+
+
+async def test_a_pod_has_the_default_account_and_a_mirror_pod_none(embedded_api: Api) -> None:
+    value = await embedded_api.ok("POST", PODS, pod("p"))
+    assert (value["spec"]["serviceAccountName"], value["spec"]["serviceAccount"]) == ("default", "default")
+    mirror = pod("m", nodeName="n")
+    mirror["metadata"]["annotations"] = {"kubernetes.io/config.mirror": "hash"}
+    assert "serviceAccountName" not in (await embedded_api.ok("POST", PODS, mirror))["spec"]
+    refused = await embedded_api.fails(403, "POST", PODS, pod("q", serviceAccountName="missing"))
+    assert 'serviceaccount "missing" not found' in refused["message"]
+    accounts = "/api/v1/namespaces/default/serviceaccounts"
+    await embedded_api.ok("POST", accounts, {"metadata": {"name": "missing"}})
+    await embedded_api.ok("POST", PODS, pod("q", serviceAccountName="missing"))
