@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -240,6 +240,7 @@ def _yaml(data: bytes) -> Any:
         for first, resolvers in Loader.yaml_implicit_resolvers.items()
     }
     try:
+        _check_depth(yaml.parse(data, Loader=Loader))
         documents = [value for value in yaml.load_all(data, Loader=Loader) if value is not None]
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or str(error)
@@ -251,6 +252,21 @@ def _yaml(data: bytes) -> Any:
     if len(documents) != 1:
         raise InputError(f"must hold one object, not {len(documents)}", field="")
     return documents[0]
+
+
+def _check_depth(events: Iterable[Any]) -> None:
+    """libyaml's loader calls itself for each level and takes the process along when the stack ends."""
+    depth = 0
+    for count, event in enumerate(events):
+        name = type(event).__name__
+        if name in ("SequenceStartEvent", "MappingStartEvent"):
+            depth += 1
+        elif name in ("SequenceEndEvent", "MappingEndEvent"):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise InputError(f"is nested deeper than {MAX_DEPTH}", field="")
+        if count > 4 * MAX_VALUES:
+            raise InputError(f"has more than {MAX_VALUES} values", field="")
 
 
 def _plain(value: Any, field: str, depth: int, budget: list[int]) -> Any:
