@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+from cloudgateway.apiserver.controllers.readiness import Readiness
 from cloudgateway.apiserver.store import ObjectStore
 from cloudgateway.apiserver.writing import Writer
 from edgeappliance.kernel.clock import Clock
@@ -53,6 +54,7 @@ class NodeWatch:
         self._writer = writer
         self._registry = registry
         self._clock = clock
+        self._readiness = Readiness(store=store, writer=writer, registry=registry, clock=clock)
         self._signs: dict[str, _Sign] = {}
         self._events_seen_to = 0.0
         self._missing: dict[str, float] = {}
@@ -70,6 +72,7 @@ class NodeWatch:
     async def examine(self) -> None:
         """One look at everything."""
         await self._silent_nodes()
+        await self._readiness.examine()
         await self._stray_pods()
         await self._old_events()
 
