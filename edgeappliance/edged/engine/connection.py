@@ -19,6 +19,8 @@ OLDEST = (1, 41)
 NEWEST = (1, 47)
 """The newest API version whose documents we know; engines offer older ones than their own."""
 
+CAP_SYS_RESOURCE = 24
+
 RETRY = 0.1
 RETRY_MAX = 5.0
 
@@ -51,6 +53,8 @@ class Connection:
         self._log = get_logger("docker")
         self.connected = False
         self.connections = 0
+        self.protects = True
+        """Whether the engine may shield a container from the OOM killer (a negative oom_score_adj)."""
         self.facts: EngineFacts | None = None
         self.trouble: ApplianceError = EngineAway("the Docker Engine has not been asked yet")
 
@@ -81,6 +85,7 @@ class Connection:
             self._socket, f"/v{facts.api}", node=self._node, wall_ms=self._clock.wall_ms()
         )
         try:
+            self.protects = await asyncio.to_thread(may_protect, answer.peer)
             self._up(facts)
             async for event in events(answer):
                 self._report(event)
@@ -159,6 +164,20 @@ async def meet(socket: Path) -> EngineFacts:
         root=Path(info["DockerRootDir"]),
         warnings=tuple(str(warning) for warning in info.get("Warnings") or ()),
     )
+
+
+def may_protect(pid: int) -> bool:
+    """Whether process `pid` has CAP_SYS_RESOURCE; yes when that cannot be seen."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return True
+    found = next((line for line in lines if line.startswith("CapEff:")), "")
+    try:
+        return bool(int(found.partition(":")[2], 16) >> CAP_SYS_RESOURCE & 1)
+    except ValueError:
+        return True
 
 
 def _api(text: object) -> tuple[int, int] | None:

@@ -144,7 +144,12 @@ class DockerEngine:
             return await self._create(body, name)
 
     async def _create(self, body: Mapping[str, Any], name: str) -> str:
-        created = await self._call(lambda client: client.create_container_from_config(dict(body), name))
+        body = dict(body)
+        host = body.get("HostConfig")
+        if not self._connection.protects and isinstance(host, dict) and int(host.get("OomScoreAdj") or 0) < 0:
+            # It would not start, and the error would not say why. Less protection is better than no pod.
+            body["HostConfig"] = {**host, "OomScoreAdj": 0}
+        created = await self._call(lambda client: client.create_container_from_config(body, name))
         for warning in created.get("Warnings") or ():
             self._log.debug("the Docker Engine warns", container=name, warning=warning)
         return str(created["Id"])

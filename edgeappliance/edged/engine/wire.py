@@ -6,6 +6,8 @@ the head is the stream itself, in both directions where it is hijacked (Engine A
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,15 @@ class Answer:
         self.headers = headers
         self._reader = reader
         self._writer = writer
+
+    @property
+    def peer(self) -> int:
+        """The process that listens at the other end; 0 when the kernel does not say (unix(7), SO_PEERCRED)."""
+        found: socket.socket | None = self._writer.get_extra_info("socket")
+        if found is None:
+            return 0
+        pid, _uid, _gid = struct.unpack("3i", found.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return int(pid)
 
     async def read(self) -> bytes:
         """The next bytes, b"" at the end."""
@@ -81,7 +92,7 @@ class Answer:
 
 
 async def ask(
-    socket: Path,
+    path: Path,
     method: str,
     target: str,
     *,
@@ -95,7 +106,7 @@ async def ask(
     """
     try:
         async with asyncio.timeout(timeout):
-            reader, writer = await asyncio.open_unix_connection(str(socket), limit=READ_SIZE)
+            reader, writer = await asyncio.open_unix_connection(str(path), limit=READ_SIZE)
             try:
                 writer.write(_request(method, target, headers or {}, body))
                 await writer.drain()
@@ -107,23 +118,23 @@ async def ask(
     except TimeoutError:
         raise EngineAway(f"the Docker Engine does not answer within {timeout:g} s") from None
     except FileNotFoundError:
-        raise EngineAway(f"there is no Docker Engine at {socket}", next_step=_NEXT_STEP) from None
+        raise EngineAway(f"there is no Docker Engine at {path}", next_step=_NEXT_STEP) from None
     except PermissionError:
         raise EngineAway(
-            f"{socket} may not be used by this user", next_step="run as root or in the group docker"
+            f"{path} may not be used by this user", next_step="run as root or in the group docker"
         ) from None
     except OSError as error:
         raise EngineAway(
-            f"no Docker Engine answers at {socket}: {error.strerror or error}", next_step=_NEXT_STEP
+            f"no Docker Engine answers at {path}: {error.strerror or error}", next_step=_NEXT_STEP
         ) from None
 
 
 _NEXT_STEP = "install and start Docker, or correct edged.docker (systemctl status docker)"
 
 
-async def ask_json(socket: Path, target: str, *, timeout: float = HEAD_TIMEOUT) -> Any:
+async def ask_json(path: Path, target: str, *, timeout: float = HEAD_TIMEOUT) -> Any:
     """GET a JSON document. Raises EngineAway and EngineRefused."""
-    answer = await ask(socket, "GET", target, timeout=timeout)
+    answer = await ask(path, "GET", target, timeout=timeout)
     try:
         async with asyncio.timeout(timeout):
             body = await answer.body()
