@@ -1,10 +1,12 @@
 """The composition root of cloudgateway: the only place that builds its parts and joins them."""
 
 import asyncio
+import ipaddress
 import secrets
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 
 from cloudgateway.cloudhub.connection import limit_tls_buffers
 from cloudgateway.cloudhub.dispatch import Destination
@@ -13,7 +15,11 @@ from cloudgateway.cloudhub.leases import SessionLeases
 from cloudgateway.cloudhub.needs import HubSettings
 from cloudgateway.cloudhub.records import RecordBook
 from cloudgateway.cloudhub.traffic import Traffic
-from cloudgateway.config import GatewaySettings, server_names
+from cloudgateway.cloudstream.addresses import NodeAddresses
+from cloudgateway.cloudstream.cloudstream import CloudStream, StreamSettings
+from cloudgateway.cloudstream.endpoint import Endpoint
+from cloudgateway.cloudstream.streamserver import StreamServer
+from cloudgateway.config import CloudStreamSettings, GatewaySettings, server_names
 from cloudgateway.devicecontroller.controller import DeviceController
 from cloudgateway.edgecontroller.controller import EdgeController
 from cloudgateway.kube.client import KubeClient
@@ -27,6 +33,7 @@ from cloudgateway.site import ADMIN_KUBECONFIG, Api, KubeNodes, Mirrors, Prepara
 from cloudgateway.synccontroller.controller import SyncController
 from edgeappliance.kernel.clock import SystemClock
 from edgeappliance.kernel.component import Health, State
+from edgeappliance.kernel.errors import OperatorError
 from edgeappliance.kernel.http import Answer, LocalHttpServer
 from edgeappliance.kernel.log import get_logger
 from edgeappliance.kernel.metrics import CONTENT_TYPE, Metrics
@@ -46,6 +53,8 @@ class Gateway:
         self._metrics = Metrics()
         self._api: Api | None = None
         self._pages: LocalHttpServer | None = None
+        self.streams: CloudStream | None = None
+        self.stream_server: StreamServer | None = None
         self.hub: CloudHub
         self.enrolment: EnrolmentServer
         self.credentials: SiteCredentials
@@ -88,6 +97,8 @@ class Gateway:
         """Return when edges can join and connect."""
         await self.enrolment.wait_listening()
         await self.hub.wait_listening()
+        if self.streams is not None:
+            await self.streams.wait_listening()
 
     def health(self) -> Mapping[str, Health]:
         """Health of every part."""
@@ -101,6 +112,10 @@ class Gateway:
             lines.append(f"                export KUBECONFIG={api.embedded.directory / ADMIN_KUBECONFIG}")
         lines.append(f"edges join      {settings.enrolment.host}:{self.enrolment.port}")
         lines.append(f"edges connect   {settings.cloudhub.host}:{self.hub.port}")
+        if self.streams is not None:
+            lines.append(f"edges' streams  {settings.cloudstream.host}:{self.streams.port}")
+        if self.stream_server is not None:
+            lines.append(f"kubelet API     {settings.cloudstream.stream_host}:{self.stream_server.port}")
         lines.append(f"known as        {', '.join(self.credentials.addresses)}")
         if self._pages is not None:
             lines.append(f"metrics         http://{settings.metrics.host}:{self._pages.port}/metrics")
@@ -145,13 +160,60 @@ class Gateway:
             order=LATE,
         )
         address = self.credentials.addresses[0]
-        edges = add("edgecontroller", lambda tasks: EdgeController(client, informers, hub, tasks, address=address))
+        endpoint = self._compose_streams(api, informers)
+        edges = add(
+            "edgecontroller",
+            lambda tasks: EdgeController(client, informers, hub, tasks, address=address, endpoint=endpoint),
+        )
         devices = add("devicecontroller", lambda tasks: DeviceController(client, informers, hub, tasks, clock=clock))
         add("synccontroller", lambda tasks: SyncController(client, informers, hub, tasks, clock=clock))
         hub.connect({Destination.EDGECONTROLLER: edges, Destination.DEVICECONTROLLER: devices})
         if settings.metrics.enable:
             self._metrics.add_components("cloudgateway", self._supervisor.health)
             self._pages = add("metrics", lambda tasks: self._page_server(), order=LATE)
+
+    def _compose_streams(self, api: Api, informers: Informers) -> Callable[[str], Endpoint | None]:
+        """The edges' tunnels, and who asks kubelets through them. Gives where a node's status must lead to."""
+        settings, add = self._settings.cloudstream, self._supervisor.add
+        if not settings.enable:
+            return lambda node: None
+        limit = self._settings.cloudhub.node_limit
+        tunnels = self.streams = add(
+            "cloudstream",
+            lambda tasks: CloudStream(
+                settings=StreamSettings(settings.host, settings.tunnel_port, limit),
+                credentials=self.credentials,
+                tasks=tasks,
+            ),
+            order=LATE,
+        )
+        if api.embedded is not None:
+            api.embedded.reach_kubelets(tunnels)
+            return lambda node: None
+        server = self.stream_server = add(
+            "streamserver",
+            lambda tasks: StreamServer(
+                host=settings.stream_host,
+                port=settings.stream_port,
+                client=api.client,
+                tunnels=tunnels,
+                credentials=self.credentials,
+                client_ca=lambda: _client_ca(settings, api),
+                tasks=tasks,
+            ),
+            order=LATE,
+        )
+        address = settings.address or _own_address(self.credentials.addresses)
+
+        def here() -> Endpoint | None:
+            return Endpoint(address, server.port) if address and server.port else None
+
+        addresses = add(
+            "nodeaddresses",
+            lambda tasks: NodeAddresses(api.client, informers, tunnels, here=here, tasks=tasks),
+            order=LATE,
+        )
+        return addresses.endpoint
 
     def _compose_onboarding(self, client: KubeClient) -> None:
         settings, clock, add = self._settings.enrolment, self._clock, self._supervisor.add
@@ -200,6 +262,29 @@ class Gateway:
             if health.state in bad
         ]
         return Answer(503, ("\n".join(lines) + "\n").encode()) if lines else Answer(200, b"ok\n")
+
+
+def _client_ca(settings: CloudStreamSettings, api: Api) -> str:
+    """PEM of the CA that vouches for API servers. Raises OperatorError."""
+    if not settings.client_ca_file:
+        return api.ca
+    try:
+        return Path(settings.client_ca_file).read_text("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OperatorError(
+            f"cloudstream.client_ca_file {settings.client_ca_file} cannot be read: {error}",
+            next_step="check the path and its mode",
+        ) from None
+
+
+def _own_address(addresses: Sequence[str]) -> str:
+    """The first of a gateway's names that is an IP address: a node's InternalIP must be one."""
+    for address in addresses:
+        try:
+            return str(ipaddress.ip_address(address))
+        except ValueError:
+            continue
+    return ""
 
 
 class Existing:

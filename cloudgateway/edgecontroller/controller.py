@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from cloudgateway.cloudstream.endpoint import Endpoint
 from cloudgateway.edgecontroller.downstream import Downstream
 from cloudgateway.edgecontroller.lanes import Lanes
 from cloudgateway.edgecontroller.upstream import Upstream
@@ -40,12 +41,24 @@ class Hub(Protocol):
 class EdgeController:
     """Nodes, pods, config maps and secrets, for the nodes whose session this gateway holds."""
 
-    def __init__(self, client: KubeClient, informers: Informers, hub: Hub, scope: Spawner, *, address: str) -> None:
-        """`address` is how the nodes' ``cloudcore`` annotation names this gateway."""
+    def __init__(
+        self,
+        client: KubeClient,
+        informers: Informers,
+        hub: Hub,
+        scope: Spawner,
+        *,
+        address: str,
+        endpoint: Callable[[str], Endpoint | None] = lambda node: None,
+    ) -> None:
+        """`address` is how the nodes' ``cloudcore`` annotation names this gateway.
+
+        `endpoint`: where an API server reaches a node's kubelet, when that is not the node itself.
+        """
         self._hub = hub
         self._scope = scope
         self._downstream = Downstream(client, informers, hub, address=address)
-        self._upstream = Upstream(client, address=address)
+        self._upstream = Upstream(client, address=address, endpoint=endpoint)
         self._lanes = Lanes(scope)
         self._running = False
         hub.on_session(self._session)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cloudgateway.cloudstream.endpoint import Endpoint, redirected
 from cloudgateway.kube.client import KubeClient, KubeObject
 from cloudgateway.kube.errors import ApiError
 from cloudgateway.kube.resources import NODES, PODS
@@ -28,9 +29,13 @@ async def pod_statuses(client: KubeClient, resource: ResourceName, message: Mess
     return gone
 
 
-async def replace_node_status(client: KubeClient, resource: ResourceName, message: Message) -> None:
-    """Writes a whole node status. Raises WireError and ApplianceError."""
+async def replace_node_status(
+    client: KubeClient, resource: ResourceName, message: Message, endpoint: Endpoint | None
+) -> None:
+    """Writes a whole node status, with `endpoint` for its kubelet. Raises WireError and ApplianceError."""
     status = node_status_report(message).Status
+    if endpoint is not None:
+        status = redirected(status, endpoint)
     await client.patch(NODES, None, resource.name, {"status": status}, subresource="status")
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import msgspec
+
+from cloudgateway.cloudstream.endpoint import Endpoint, redirected
 from cloudgateway.edgecontroller import replies
 from cloudgateway.edgecontroller.deprecated import pod_statuses, replace_node_status
 from cloudgateway.kube.client import KubeClient, KubeObject, PatchType
@@ -56,10 +59,16 @@ Handler = Callable[[ResourceName, Message], Awaitable[Message | list[Message]]]
 class Upstream:
     """One call per request; gives what to push: the answer first, nothing where none is due."""
 
-    def __init__(self, client: KubeClient, *, address: str) -> None:
-        """`address` is this gateway's own, for the nodes' ``cloudcore`` annotation."""
+    def __init__(
+        self, client: KubeClient, *, address: str, endpoint: Callable[[str], Endpoint | None] = lambda node: None
+    ) -> None:
+        """`address` is this gateway's own, for the nodes' ``cloudcore`` annotation.
+
+        `endpoint`: where an API server reaches the kubelet of a node, when that is not the node itself.
+        """
         self._client = client
         self._address = address
+        self._endpoint = endpoint
         insert, update, query = Operation.INSERT, Operation.UPDATE, Operation.QUERY
         patch, delete = Operation.PATCH, Operation.DELETE
         kind = ResourceType
@@ -151,11 +160,16 @@ class Upstream:
         return replies.ok(message)
 
     async def _patch_node(self, resource: ResourceName, message: Message) -> Message:
+        body = message.content_bytes()
+        endpoint = self._endpoint(resource.name)
+        if endpoint is not None:
+            patch = _object(message)
+            body = msgspec.json.encode({**patch, "status": redirected(_table(patch, "status"), endpoint)})
         patched = await self._client.patch(
             NODES,
             None,
             resource.name,
-            message.content_bytes(),
+            body,
             content_type=PatchType.STRATEGIC,
             subresource="status",
         )
@@ -171,7 +185,7 @@ class Upstream:
         return replies.ok(message)
 
     async def _report_node_status(self, resource: ResourceName, message: Message) -> Message:
-        await replace_node_status(self._client, resource, message)
+        await replace_node_status(self._client, resource, message, self._endpoint(resource.name))
         return replies.ok(message)
 
     async def _create_lease(self, resource: ResourceName, message: Message) -> Message:

@@ -1,4 +1,4 @@
-"""TLS contexts of the gateway's two edge-facing ports (reference 2.3, 3.3)."""
+"""TLS contexts of the gateway's ports (reference 2.3, 3.3, 9.4)."""
 
 import os
 import ssl
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cloudgateway.onboarding.authority import KeyPair, der_to_pem
+from edgeappliance.kernel.errors import OperatorError
 
 NO_CHECK_TIME = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME: the chain is verified, the dates are the application's to judge."""
@@ -28,12 +29,31 @@ def enrolment_context(pair: KeyPair, ca: bytes) -> ssl.SSLContext:
     return context
 
 
+def stream_context(pair: KeyPair, client_ca: str) -> ssl.SSLContext:
+    """Port 10003: who asks is told by a client certificate of `client_ca` (PEM). Raises OperatorError."""
+    context = _server(pair)
+    context.verify_mode = ssl.CERT_OPTIONAL  # without one a request is answered with 401, in words
+    try:
+        context.load_verify_locations(cadata=client_ca)
+    except (ssl.SSLError, ValueError) as error:
+        raise OperatorError(
+            f"the CA of the API server's client certificate cannot be used: {error}",
+            next_step="set cloudstream.client_ca_file to the CA that signed it (kubeadm: /etc/kubernetes/pki/ca.crt)",
+        ) from None
+    return context
+
+
 def _context(pair: KeyPair, ca: bytes) -> ssl.SSLContext:
+    context = _server(pair)
+    context.load_verify_locations(cadata=der_to_pem(ca).decode("ascii"))
+    return context
+
+
+def _server(pair: KeyPair) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_SUITES)
     context.num_tickets = 0  # no session resumption: every handshake shows its certificate, and no state is kept
-    context.load_verify_locations(cadata=der_to_pem(ca).decode("ascii"))
     with _in_memory(pair.pem()) as path:
         context.load_cert_chain(path)
     return context

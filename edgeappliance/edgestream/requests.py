@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from edgeappliance.wire.errors import WireError
-from edgeappliance.wire.tunnel import RAW, ConnectRequest, FrameType
+from edgeappliance.wire.tunnel import RAW, ConnectRequest, FrameType, path_kind
 
 _UPGRADES = ("spdy/3.1", "websocket")
 _HEADERS = frozenset(
@@ -31,16 +31,6 @@ MAX_VALUE = 4096
 
 _QUERY = re.compile(r"[!-~]*")
 _VALUE = re.compile(r"[ -~]*")
-
-_ROUTES: Mapping[FrameType, re.Pattern[str]] = {
-    FrameType.LOGS_CONNECT: re.compile(r"/containerLogs/[^/]+/[^/]+/[^/]+"),
-    FrameType.EXEC_CONNECT: re.compile(r"/exec/[^/]+/[^/]+(/[^/]+)?/[^/]+"),
-    FrameType.ATTACH_CONNECT: re.compile(r"/attach/[^/]+/[^/]+(/[^/]+)?/[^/]+"),
-    FrameType.PORTFORWARD_CONNECT: re.compile(r"/portForward/[^/]+/[^/]+(/[^/]+)?"),
-    FrameType.METRIC_CONNECT: re.compile(
-        r"/(stats(/.*)?|metrics(/(cadvisor|probes|resource))?|pods|runningpods/?|healthz(/.*)?)"
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +58,7 @@ def kubelet_request(kind: FrameType, request: ConnectRequest) -> KubeletRequest:
     if method not in ("GET", "POST"):
         raise WireError(f"{method[:20]!r} is neither GET nor POST", field="connect.method")
     path = request.url.Path
-    if not _ROUTES[kind].fullmatch(path) or "/../" in f"{path}/" or "/./" in f"{path}/" or "//" in path:
+    if path_kind(path) is not kind:
         raise WireError(f"{path[:200]!r} is no path of the kubelet for {kind.name}", field="connect.url.Path")
     query = request.url.RawQuery
     if not _QUERY.fullmatch(query) or "#" in query:

@@ -1,5 +1,7 @@
 """Frames of the stream tunnel (reference 9.4, F11): uvarint connection, uvarint type, data."""
 
+import re
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -41,6 +43,17 @@ CONNECTS = frozenset(
 
 RAW = frozenset({FrameType.EXEC_CONNECT, FrameType.ATTACH_CONNECT, FrameType.PORTFORWARD_CONNECT})
 """Those whose DATA is the raw stream of an upgraded HTTP connection, the kubelet's head included."""
+
+KUBELET_PATHS: Mapping[FrameType, re.Pattern[str]] = {
+    FrameType.LOGS_CONNECT: re.compile(r"/containerLogs/[^/]+/[^/]+/[^/]+"),
+    FrameType.EXEC_CONNECT: re.compile(r"/exec/[^/]+/[^/]+(/[^/]+)?/[^/]+"),
+    FrameType.ATTACH_CONNECT: re.compile(r"/attach/[^/]+/[^/]+(/[^/]+)?/[^/]+"),
+    FrameType.PORTFORWARD_CONNECT: re.compile(r"/portForward/[^/]+/[^/]+(/[^/]+)?"),
+    FrameType.METRIC_CONNECT: re.compile(
+        r"/(stats(/[^/]+)*|metrics(/(cadvisor|probes|resource))?|pods|runningpods/?|healthz(/[^/]+)*)"
+    ),
+}
+"""The kubelet's paths that each connect is for (reference 9.4, and the kubelet's own)."""
 
 WINDOW = 512 * 1024
 """Bytes of DATA that may be sent on a new connection between our peers before there is CREDIT for more."""
@@ -86,6 +99,13 @@ class ConnectRequest(msgspec.Struct, omit_defaults=True):
     url: TunnelURL
     header: dict[str, list[str]] | None = None
     method: str = ""
+
+
+def path_kind(path: str) -> FrameType | None:
+    """The connect that a path of the kubelet, decoded, is asked for with; None for one that is not served."""
+    if any(part in (".", "..") for part in path.split("/")):
+        return None
+    return next((kind for kind, pattern in KUBELET_PATHS.items() if pattern.fullmatch(path)), None)
 
 
 class Answer(msgspec.Struct, omit_defaults=True):

@@ -16,7 +16,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from cloudgateway.config import CloudHubSettings, EmbeddedSettings, EnrolmentSettings, GatewaySettings, MetricsSettings
+from cloudgateway.config import (
+    CloudHubSettings,
+    CloudStreamSettings,
+    EmbeddedSettings,
+    EnrolmentSettings,
+    GatewaySettings,
+    MetricsSettings,
+)
 from cloudgateway.gateway import Gateway
 from cloudgateway.kube.resources import NODES
 from edgeappliance.kernel import log
@@ -34,6 +41,7 @@ async def main(directory: Path, port: int) -> None:
         GatewaySettings(
             cloudhub=CloudHubSettings(host="127.0.0.1", port=port, node_limit=5000),
             enrolment=EnrolmentSettings(host="127.0.0.1", port=0, addresses=["127.0.0.1"]),
+            cloudstream=CloudStreamSettings(host="127.0.0.1", tunnel_port=0),
             embedded=EmbeddedSettings(directory=str(directory), port=0),
             metrics=MetricsSettings(enable=False),
         )

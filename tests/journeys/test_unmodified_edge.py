@@ -14,6 +14,7 @@ import pytest
 
 from cloudgateway.config import (
     CloudHubSettings,
+    CloudStreamSettings,
     EmbeddedSettings,
     EnrolmentSettings,
     GatewaySettings,
@@ -43,6 +44,7 @@ def gateway_settings(*, directory: Path | None = None, kubeconfig: Path | None =
     return GatewaySettings(
         cloudhub=CloudHubSettings(host="127.0.0.1", port=0),
         enrolment=EnrolmentSettings(host="127.0.0.1", port=0, addresses=["127.0.0.1"]),
+        cloudstream=CloudStreamSettings(host="127.0.0.1", tunnel_port=0),
         embedded=EmbeddedSettings(directory=str(directory or ""), port=0),
         kubernetes=KubernetesSettings(kubeconfig=str(kubeconfig or ""), install_crds=True),
         metrics=MetricsSettings(port=0),

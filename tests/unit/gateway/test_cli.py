@@ -25,6 +25,9 @@ port = {hub}
 host = "127.0.0.1"
 port = 0
 addresses = ["127.0.0.1"]
+[cloudstream]
+host = "127.0.0.1"
+tunnel_port = 0
 [embedded]
 port = 0
 [metrics]
@@ -178,7 +181,7 @@ def running(file: Path, directory: Path) -> Iterator[Running]:
 async def test_run_needs_nothing_else_and_ends_cleanly(
     running: Running, file: Path, directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = await asyncio.to_thread(running.lines, 7)
+    lines = await asyncio.to_thread(running.lines, 8)
     assert lines[0].startswith("Kubernetes API  https://127.0.0.1:")
     assert f"KUBECONFIG={directory}/admin.kubeconfig" in lines[1]
     assert (directory / "admin.kubeconfig").stat().st_mode & 0o777 == 0o600
@@ -188,7 +191,8 @@ async def test_run_needs_nothing_else_and_ends_cleanly(
     second = await asyncio.to_thread(Running(file, directory).process.communicate, timeout=20)
     assert "another cloudgateway uses" in second[1]
     assert "what to do: stop it first" in second[1]
-    port = lines[5].rsplit(":", 1)[1].split("/")[0]
+    assert lines[4].startswith("edges' streams  127.0.0.1:")
+    port = lines[6].rsplit(":", 1)[1].split("/")[0]
     assert b"KubeEdge_CloudHub_connected_nodes 0.0" in await _get(int(port), "/metrics")
     assert (await _get(int(port), "/readyz")).endswith(b"ok\n")
     code, err = await asyncio.to_thread(running.end)
