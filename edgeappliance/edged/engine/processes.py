@@ -1,9 +1,13 @@
 """Ending the process of an exec that nobody listens to any more: the engine itself has no call for that."""
 
+import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+
+START_TIMEOUT = 3.0
+"""Seconds in which an exec that was asked for has begun."""
 
 
 async def end_exec(look: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
@@ -11,7 +15,13 @@ async def end_exec(look: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
 
     Asked again once the process is held by a descriptor, so that it cannot be another one with the same number.
     """
-    pid = _pid(await look())
+    document = await look()
+    waited = 0.0
+    while document.get("ExitCode") is None and not document.get("Pid") and waited < START_TIMEOUT:
+        await asyncio.sleep(0.05)  # it has no process yet, and would go on alone
+        waited += 0.05
+        document = await look()
+    pid = _pid(document)
     if pid == 0:
         return
     try:
