@@ -13,6 +13,10 @@ BENCHES = {
     "gateway-fleet": "gateway_fleet",
     "rtu-cycle": "rtu_cycle",
     "embedded-api": "embedded_api",
+    "pod-start": "pod_start",
+    "pod-cold-boot": "pod_cold_boot",
+    "edge-footprint-pods": "edge_footprint_pods",
+    "streams": "streams",
 }
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 PR_SET_CHILD_SUBREAPER = 36
 
 
-def descendants() -> list[int]:
-    """Every process below this one, parents first."""
+def descendants(of: int = 0) -> list[int]:
+    """Every process below this one (or below the process `of`), parents first."""
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
@@ -31,7 +31,7 @@ def descendants() -> list[int]:
             continue
         children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(entry))
     found: list[int] = []
-    rest = list(children.get(os.getpid(), ()))
+    rest = list(children.get(of or os.getpid(), ()))
     while rest:
         pid = rest.pop(0)
         found.append(pid)

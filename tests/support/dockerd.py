@@ -25,6 +25,8 @@ from typing import Any
 
 import docker
 
+from tests.support.docker_keeper import descendants
+
 KEEPER = Path(__file__).with_name("docker_keeper.py")
 _APPLETS = """
     sh cat ls echo sleep true false id env hostname nc wget httpd touch mkdir rm mv cp ln stat grep head tail tr wc kill
@@ -97,6 +99,10 @@ class Dockerd:
 
     async def stop(self) -> None:
         await asyncio.to_thread(self.stop_now)
+
+    async def power_cut(self) -> None:
+        """dockerd, containerd and every container die at once, as with the machine; `start` is the boot after it."""
+        await asyncio.to_thread(self.power_cut_now)
 
     async def close(self) -> None:
         await asyncio.to_thread(self.close_now)
@@ -200,6 +206,18 @@ class Dockerd:
     def kill_now(self) -> None:
         """As `kill`, from code without an event loop."""
         self._signal(signal.SIGKILL)
+
+    def power_cut_now(self) -> None:
+        """As `power_cut`, from code without an event loop."""
+        assert self._keeper is not None
+        give_up = time.monotonic() + 30
+        while found := [pid for pid in descendants(self._keeper.pid) if _alive(pid)]:
+            assert time.monotonic() < give_up, "the engine's processes do not end"
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
+        self.pid = 0
 
     def stop_now(self) -> None:
         """As `stop`, from code without an event loop."""
