@@ -161,8 +161,11 @@ class Engine(Protocol):
         """docker load."""
         ...
 
-    async def create_volume(self, name: str, *, size: int | None) -> None:
-        """A tmpfs that the engine mounts as long as a running container uses it; size in bytes."""
+    async def create_volume(self, name: str, *, size: int | None, group: int | None = None) -> None:
+        """A tmpfs that the engine mounts as long as a running container uses it; size in bytes.
+
+        `group` owns it, and what is made in it (the pod's fsGroup).
+        """
         ...
 
     async def remove_volume(self, name: str) -> None: ...

@@ -25,17 +25,6 @@ def make_shared(path: Path, *, group: int | None) -> None:
     fresh.rename(path)  # a run killed half-way leaves none with half its rights
 
 
-def share_with_group(directory: Path, group: int) -> None:
-    """A directory that is there becomes what `make_shared` makes; once, containers may change it then."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        if os.fstat(descriptor).st_gid != group:
-            os.fchown(descriptor, -1, group)
-            os.fchmod(descriptor, 0o777 | stat.S_ISGID)
-    finally:
-        os.close(descriptor)
-
-
 def make_message_file(path: Path) -> None:
     """An empty file that any user of the container may write."""
     make_private(path.parent)

@@ -32,13 +32,14 @@ from edgeappliance.kubeapi.names import label_error
 ETC_HOSTS = "/etc/hosts"
 
 _UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_PROPAGATION = {"None": "rprivate", "HostToContainer": "rslave", "Bidirectional": "rshared"}
+_PROPAGATION = {"HostToContainer": "rslave", "Bidirectional": "rshared"}
+"""None is the engine's default: private, but not for paths that hold its own directory, where it refuses that."""
 
 
 class VolumeEngine(Protocol):
     """What this needs of the engine."""
 
-    async def create_volume(self, name: str, *, size: int | None) -> None: ...
+    async def create_volume(self, name: str, *, size: int | None, group: int | None = None) -> None: ...
 
     async def remove_volume(self, name: str) -> None: ...
 
@@ -106,7 +107,9 @@ class PodVolumes:
             await asyncio.to_thread(files.make_shared, path, group=pod.spec.security_context.fs_group)
         elif spec.medium == "Memory":
             size = None if spec.size_limit is None else to_bytes(spec.size_limit, field="sizeLimit")
-            await self._engine.create_volume(memory_volume(pod.uid, name), size=size)
+            await self._engine.create_volume(
+                memory_volume(pod.uid, name), size=size, group=pod.spec.security_context.fs_group
+            )
         else:
             raise set_up_failed(name, f'unknown storage medium "{spec.medium}"')
 
@@ -178,7 +181,6 @@ class PodVolumes:
             volumes = {volume.name: volume for volume in pod.spec.volumes}
             found: list[Mount] = []
             expected: list[_Expected] = []
-            await self._share_memory(pod, sandbox_pid)
             for mount in container.volume_mounts:
                 volume = volumes.get(mount.name)
                 if volume is None:
@@ -206,38 +208,26 @@ class PodVolumes:
             self._expected[pod.uid, container.name] = tuple(expected)
             return found
 
-    async def _share_memory(self, pod: Pod, sandbox_pid: int) -> None:
-        """Give memory volumes to the pod's fsGroup, as other emptyDirs are."""
-        group = pod.spec.security_context.fs_group
-        if group is None or not sandbox_pid:
-            return
-        for volume in pod.spec.volumes:
-            if not _in_memory(volume):
-                continue
-            seen = Path(f"/proc/{sandbox_pid}/root{sandbox_target(volume.name)}")
-            try:
-                await asyncio.to_thread(files.share_with_group, seen, group)
-            except OSError as error:
-                raise set_up_failed(volume.name, f"{seen}: {error.strerror}") from None
-
     async def _whole(self, pod: Pod, volume: Volume, mount: VolumeMount) -> Mount:
         target = _absolute(mount.mount_path)
         read_only = mount.read_only or is_written(volume)
         if _in_memory(volume):
             return Mount(memory_volume(pod.uid, volume.name), target, read_only, volume=True)
         source = await self._source(pod, volume)
-        propagation = _PROPAGATION.get(mount.mount_propagation, "rprivate")
+        propagation = _PROPAGATION.get(mount.mount_propagation, "")
         return Mount(source.path, target, read_only, propagation, device=source.device, create=source.create)
 
     async def _part(
         self, pod: Pod, container: Container, volume: Volume, mount: VolumeMount, way: str, sandbox_pid: int
     ) -> tuple[Mount, Resolved]:
         """A path below a volume, made where containers may make it themselves."""
+        propagation = _PROPAGATION.get(mount.mount_propagation, "")
         make = not is_written(volume)
         try:
             if _in_memory(volume):
                 if not sandbox_pid:
                     raise Escape("the pod's sandbox does not run")
+                propagation = "rslave"  # the engine refuses anything else below its own directory
                 inner = await self._engine.root() / "volumes" / memory_volume(pod.uid, volume.name) / "_data"
                 seen = sandbox_target(volume.name)
                 resolved = await asyncio.to_thread(resolve_in_memory, sandbox_pid, seen, way, engine=inner, make=make)
@@ -251,7 +241,6 @@ class PodVolumes:
                 f"{way}: {why}",
                 reason=CONFIG_ERROR,
             ) from None
-        propagation = _PROPAGATION.get(mount.mount_propagation, "rprivate")
         read_only = mount.read_only or is_written(volume)
         return Mount(resolved.path, _absolute(mount.mount_path), read_only, propagation), resolved
 

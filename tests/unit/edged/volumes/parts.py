@@ -47,7 +47,7 @@ class EngineVolumes:
     directory: Path
     sizes: dict[str, int | None] = field(default_factory=dict)
 
-    async def create_volume(self, name: str, *, size: int | None) -> None:
+    async def create_volume(self, name: str, *, size: int | None, group: int | None = None) -> None:
         self.sizes[name] = size
 
     async def remove_volume(self, name: str) -> None:
