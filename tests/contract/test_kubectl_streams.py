@@ -1,10 +1,8 @@
 """kubectl logs, exec, attach, cp, port-forward and top, with two kubectls, on the embedded API with a real tunnel."""
 
 import asyncio
-import contextlib
 import json
 import os
-import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,58 +11,13 @@ import pytest
 
 from cloudgateway.apiserver.embedded import EmbeddedApi
 from edgeappliance.kubeapi.request import ApiRequest, User
-from tests.support.kubectl import TIMEOUT, Done, binary
+from tests.support.kubectl_streams import VERSIONS, Client, client_of
 from tests.support.net import free_port
 from tests.support.process_kubelet import ProcessKubelet
 from tests.support.tunnel import Edge, TunnelSite, tunnel_site, until
 
 ADMIN = User("admin", ("system:masters",))
 NODE = "edge-1"
-OLD = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeappliance" / "kubectl-1.20" / "kubectl"
-
-
-@pytest.fixture(scope="session")
-def old_kubectl() -> str:
-    subprocess.run(["bash", str(Path(__file__).parents[1] / "support" / "fetch_old_kubectl.sh")], check=True)
-    return str(OLD)
-
-
-@dataclass
-class Client:
-    """A kubectl of some version. `settings`: environment beside the usual."""
-
-    program: str
-    kubeconfig: Path
-    settings: dict[str, str]
-
-    async def start(self, *args: str) -> asyncio.subprocess.Process:
-        home = str(self.kubeconfig.parent)
-        return await asyncio.create_subprocess_exec(
-            "setpriv", "--pdeathsig", "KILL", self.program, "--kubeconfig", str(self.kubeconfig), *args,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            env={"PATH": os.environ["PATH"], "HOME": home, **self.settings},
-        )  # fmt: skip
-
-    async def run(self, *args: str, stdin: bytes = b"") -> Done:
-        process = await self.start(*args)
-        try:
-            async with asyncio.timeout(TIMEOUT):
-                out, err = await process.communicate(stdin)
-        except BaseException:
-            process.kill()
-            await process.wait()
-            raise
-        return Done(process.returncode or 0, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
-
-    @contextlib.asynccontextmanager
-    async def running(self, *args: str) -> AsyncIterator[asyncio.subprocess.Process]:
-        process = await self.start(*args)
-        try:
-            yield process
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.communicate()
 
 
 @dataclass
@@ -137,13 +90,10 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
             await api.close()
 
 
-@pytest.fixture(params=["1.37", "1.37 over SPDY", "1.20"])
+@pytest.fixture(params=VERSIONS)
 def client(request: pytest.FixtureRequest, site: Site) -> Client:
     """New and old kubectl; a new one can be made to speak SPDY."""
-    if request.param == "1.20":
-        return Client(request.getfixturevalue("old_kubectl"), site.kubeconfig, {})
-    spdy = {"KUBECTL_REMOTE_COMMAND_WEBSOCKETS": "false", "KUBECTL_PORT_FORWARD_WEBSOCKETS": "false"}
-    return Client(binary(), site.kubeconfig, spdy if "SPDY" in request.param else {})
+    return client_of(request.param, site.kubeconfig)
 
 
 async def test_exec_carries_input_output_errors_and_the_exit_code(site: Site, client: Client) -> None:
@@ -230,7 +180,7 @@ async def test_logs(site: Site, client: Client) -> None:
 
 
 async def test_logs_that_cannot_be(site: Site) -> None:
-    client = Client(binary(), site.kubeconfig, {})
+    client = client_of("1.37", site.kubeconfig)
     await site.pod("two", "a", "b")
     await site.pod("waiting", "nope")
     await site.pod("lost", "c", node="edge-9")
@@ -252,7 +202,7 @@ async def test_logs_that_cannot_be(site: Site) -> None:
 
 
 async def test_node_pages(site: Site) -> None:
-    client = Client(binary(), site.kubeconfig, {})
+    client = client_of("1.37", site.kubeconfig)
     done = await client.run("get", "--raw", f"/api/v1/nodes/{NODE}/proxy/metrics/resource")
     assert done.out == "/metrics/resource\n"
     done = await client.run("get", "--raw", f"/api/v1/nodes/{NODE}/proxy/run/default/p/c")

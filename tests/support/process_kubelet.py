@@ -48,6 +48,9 @@ class ProcessKubelet(ScriptedKubelet):
         if exchange.request.path.endswith("/nope"):
             await exchange.answer(404, 'container not found ("nope")')
             return
+        if not exchange.request.upgrades_to("spdy/3.1"):
+            await exchange.answer(400, "this kubelet speaks SPDY only")
+            return
         offered = exchange.request.tokens(PROTOCOL_HEADER.lower())
         assert "v4.channel.k8s.io" in offered
         pipe = await exchange.upgrade([("Upgrade", "SPDY/3.1"), (PROTOCOL_HEADER, "v4.channel.k8s.io")])

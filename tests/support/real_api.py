@@ -118,6 +118,10 @@ def running_api(apiserver: Path) -> Iterator[RealApi]:
                     "--disable-admission-plugins=ServiceAccount",
                     "--endpoint-reconciler-type=none",
                     "--allow-privileged=true",
+                    # As kubeadm sets it: otherwise a node is dialled by its Hostname.
+                    "--kubelet-preferred-address-types=InternalIP,Hostname",
+                    f"--kubelet-client-certificate={keys.kubelet_client}",
+                    f"--kubelet-client-key={keys.kubelet_client}",
                     "--v=0",
                 ],
             )
@@ -184,6 +188,15 @@ class _Keys:
                 x509.NameAttribute(NameOID.COMMON_NAME, "admin"),
             ]
         )
+        client = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name(
+            [
+                x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:masters"),
+                x509.NameAttribute(NameOID.COMMON_NAME, "kube-apiserver-kubelet-client"),
+            ]
+        )
+        # Key and certificate with which the API server comes to a kubelet.
+        self.kubelet_client = self._write("kubelet-client.pem", self._sign(name, client.public_key()) + _pem(client))
         self.service_account = self._write(
             "sa.key", _pem(rsa.generate_private_key(public_exponent=65537, key_size=2048))
         )

@@ -101,16 +101,7 @@ class TunnelSite:
 
     def identity(self, node: str) -> edge.Identity:
         """An identity as enrolment would give it."""
-        key = edge.new_key()
-        der = self.ca.sign_request(
-            edge.csr(key, node),
-            node=node,
-            usages=[ExtendedKeyUsageOID.CLIENT_AUTH],
-            days=30,
-            now=datetime.now(UTC),
-        )
-        pem = x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM)
-        return edge.Identity(node, self.ca.certificate_pem, pem, edge.key_pem(key))
+        return node_identity(self.ca, node)
 
     async def join(
         self,
@@ -130,6 +121,15 @@ class TunnelSite:
 
     async def _wait(self, node: str) -> None:
         await until(lambda: self.cloud.tunnel(node) is not None)
+
+
+def node_identity(ca: CertificateAuthority, node: str) -> edge.Identity:
+    """An identity as enrolment would give it."""
+    key = edge.new_key()
+    usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
+    der = ca.sign_request(edge.csr(key, node), node=node, usages=usages, days=30, now=datetime.now(UTC))
+    pem = x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM)
+    return edge.Identity(node, ca.certificate_pem, pem, edge.key_pem(key))
 
 
 async def join_edge(
