@@ -195,7 +195,7 @@ class Appliance:
             order=LATE,
         )
         if pods is not None:
-            pods.docker.engine.on_connection(lambda _: node.changed())
+            pods.on_change(node.changed)
 
     def _add_stream(self, server: Endpoint) -> None:
         from edgeappliance.edgestream.edgestream import EdgeStream

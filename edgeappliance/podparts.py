@@ -4,7 +4,7 @@ Imported only where `edged.enable` is set: the Docker Engine's client and what h
 """
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgeappliance.config.settings import EdgeSettings
@@ -15,8 +15,11 @@ from edgeappliance.edged.engine.create import SandboxSettings
 from edgeappliance.edged.engine.service import DockerService
 from edgeappliance.edged.events import EventRecorder
 from edgeappliance.edged.facts import Limits, Machine, Pressure
+from edgeappliance.edged.housekeeping.images import ImageLimits
+from edgeappliance.edged.housekeeping.service import Housekeeping
 from edgeappliance.edged.kubelet.api import KubeletApi
 from edgeappliance.edged.objects import Objects
+from edgeappliance.edged.pause.archive import IMAGE as PAUSE
 from edgeappliance.edged.pods.admission import Capacity, admit
 from edgeappliance.edged.pods.environment import Facts
 from edgeappliance.edged.pods.resources import to_bytes
@@ -58,10 +61,12 @@ class PodParts:
         self._node = node
         self._machine = machine
         self._cloud = cloud
+        self._listeners: list[Callable[[], None]] = []
         settings = config.edged
         self.docker: DockerService = supervisor.add(
             "docker", lambda scope: DockerService(scope, socket=Path(settings.docker), node=node, clock=clock)
         )
+        self.docker.engine.on_connection(lambda _: self._tell_node())
         self.objects = Objects(source=meta, link=cloud, clock=clock)
         self.events = EventRecorder(cloud=cloud, node=node, clock=clock, enabled=settings.events)
         self.tokens = Tokens(source=meta, store=MetaStore(database), link=cloud, clock=clock)
@@ -81,9 +86,30 @@ class PodParts:
             lambda scope: StaticPods(scope, directory=Path(settings.manifests), node=node, clock=clock),
         )
         self.static.on_change(self.edged.set_static)
+        cgroups = Cgroups()
+        self.housekeeping: Housekeeping = supervisor.add(
+            "housekeeping",
+            lambda scope: Housekeeping(
+                scope,
+                node=node,
+                engine=self.docker.engine,
+                pods=self.edged,
+                volumes=self.volumes,
+                events=self.events,
+                cgroups=cgroups,
+                clock=clock,
+                data_directory=config.state_path,
+                limits=limits,
+                image_limits=ImageLimits(
+                    high=settings.image_gc_high, low=settings.image_gc_low, min_age=settings.image_min_age
+                ),
+                changed=self._tell_node,
+                kept=(PAUSE,),
+            ),
+        )
         self.stats = Stats(
             node=node,
-            cgroups=Cgroups(),
+            cgroups=cgroups,
             clock=clock,
             data_directory=config.state_path,
             image_directory=self._image_directory,
@@ -105,6 +131,14 @@ class PodParts:
                 clock=clock,
             ),
         )
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the engine came or went, or a pressure: what the node says of itself has changed."""
+        self._listeners.append(callback)
+
+    def _tell_node(self) -> None:
+        for callback in self._listeners:
+            callback()
 
     def _image_directory(self) -> Path | None:
         facts = self.docker.engine.facts
@@ -187,6 +221,7 @@ class NodeRuntime:
     def __init__(self, parts: PodParts, *, max_pods: int) -> None:
         self._engine = parts.docker.engine
         self._kubelet = parts.kubelet
+        self._housekeeping = parts.housekeeping
         self.max_pods = max_pods
 
     @property
@@ -202,10 +237,10 @@ class NodeRuntime:
         return self._kubelet.port
 
     def images(self) -> Sequence[Image]:
-        return ()
+        return self._housekeeping.images
 
     def pressure(self) -> Pressure | None:
-        return None
+        return self._housekeeping.pressure
 
 
 def _route_address() -> str:
