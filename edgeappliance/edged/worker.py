@@ -34,6 +34,9 @@ AGAIN = 10.0
 FAILURE_INITIAL, FAILURE_MAXIMUM = 10.0, 300.0
 """Seconds between tries of a container that could not be started, doubling."""
 
+CLOCK_SET = 1_577_836_800_000
+"""Unix ms of 2020: a pod that was taken on before was so by a clock that had not been set yet."""
+
 Report = Callable[["PodWorker"], None]
 
 
@@ -62,6 +65,8 @@ class PodWorker:
         self._clock = clock
         self._changed = changed
         self.started_ms = started_ms
+        self._began = clock.monotonic()
+        self._before = max(0, clock.wall_ms() - started_ms) / 1000 if started_ms >= CLOCK_SET else 0.0
         self.finished = finished
         self.stopping = stopping
         self.gone = False
@@ -171,6 +176,7 @@ class PodWorker:
             now=self._clock.monotonic(),
             wall_ms=self._clock.wall_ms(),
             started_ms=self.started_ms,
+            elapsed=self._before + self._clock.monotonic() - self._began,
             exits=self._exits,
             probes=self._probed(),
             failures=self._failures,

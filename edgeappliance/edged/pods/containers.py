@@ -128,9 +128,7 @@ def why_stopping(situation: Situation) -> Stopping | None:
     if situation.stopping is not None:
         return situation.stopping
     deadline = situation.pod.spec.active_deadline_seconds
-    if deadline is None or not situation.started_ms or situation.finished:
-        return None
-    if situation.wall_ms - situation.started_ms < deadline * 1000:
+    if deadline is None or situation.finished or time_here(situation) < deadline:
         return None
     return Stopping(
         Stopped.DEADLINE,
@@ -139,6 +137,13 @@ def why_stopping(situation: Situation) -> Stopping | None:
         "Pod was active on the node longer than the specified deadline",
         since=situation.now,
     )
+
+
+def time_here(situation: Situation) -> float:
+    """Seconds since this node took the pod on."""
+    if situation.elapsed is not None:
+        return situation.elapsed
+    return max(0, situation.wall_ms - situation.started_ms) / 1000 if situation.started_ms else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,7 @@ class Situation:
     stopping_ids: containers whose stop or removal is under way: nothing more is asked of them.
     finished: the phase that the pod has ended with (Succeeded, Failed), "" while it has not: it never starts again.
     started_ms: when this node first saw the pod (status.startTime).
+    elapsed: seconds since then by a clock that does not jump; None: the wall clock has to do.
     blocked: why nothing can be started at all (volumes not there, unsupported fields): reason and message.
     condemned: containers that must be stopped, id -> (message, grace or None): failed hooks.
     """
@@ -77,6 +78,7 @@ class Situation:
     now: float
     wall_ms: int
     started_ms: int = 0
+    elapsed: float | None = None
     exits: Mapping[str, float] = field(default_factory=dict)
     probes: Mapping[str, Probed] = field(default_factory=dict)
     failures: Mapping[str, StartFailure] = field(default_factory=dict)

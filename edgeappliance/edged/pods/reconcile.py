@@ -20,6 +20,7 @@ from edgeappliance.edged.pods.containers import (
     is_passed,
     restart_wait,
     starts_again,
+    time_here,
     views,
     why_stopping,
 )
@@ -112,9 +113,8 @@ class _Turn:
             self._replace_sandbox()
         self._tidy()
         deadline = self._pod.spec.active_deadline_seconds
-        if deadline is not None and self._now.started_ms:
-            left = deadline - (self._now.wall_ms - self._now.started_ms) / 1000
-            self._wakes.append(self._now.now + left)
+        if deadline is not None:
+            self._wakes.append(self._now.now + deadline - time_here(self._now))
         return self._plan(Plan())
 
     # -- starting ---------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from edgeappliance.edged.pods.containers import (
     View,
     crash_loop,
     exit_code,
-    has_ended,
     has_started,
     is_ready,
     restart_wait,
@@ -32,7 +31,7 @@ def container_status(
     situation: Situation, view: View, previous: Mapping[str, Any] | None, *, over: bool
 ) -> dict[str, Any]:
     """What a container does and did. `previous`: its status as last reported. `over`: the pod starts nothing more."""
-    newest = view.newest
+    newest, ended = view.newest, view.ended
     status: dict[str, Any] = {
         "name": view.name,
         "image": view.spec.image,
@@ -45,33 +44,37 @@ def container_status(
     }
     if newest is None:
         return _unseen(situation, view, previous, status, over=over)
-    status["restartCount"] = newest.attempt
-    _identify(status, newest, view)
-    ended = view.ended
     if newest.running and (view.name not in situation.busy or over):
+        _identify(status, newest)
         status["state"] = {"running": {"startedAt": rfc3339(newest.started_ms)}}
         status["started"] = has_started(view, newest, situation)
         status["ready"] = is_ready(view, newest, situation)
-        if ended:
-            status["lastState"] = {"terminated": terminated(situation, view, ended[0])}
+        _show_last(status, situation, view, ended)
         return status
-    waiting = None if over else _waiting(situation, view)
-    if has_ended(newest) and waiting is None:
-        status["state"] = {"terminated": terminated(situation, view, newest)}
-        status["ready"] = view.kind is Kind.INIT and not view.spec.is_sidecar and exit_code(newest) == 0
-        if len(ended) > 1:
-            status["lastState"] = {"terminated": terminated(situation, view, ended[1])}
+    if not ended:  # its first attempt is being made
+        status["state"] = {"waiting": _failure(situation, view) or _first_wait(situation)}
         return status
-    status["state"] = {"waiting": waiting or _first_wait(situation)}
-    if ended:
-        status["lastState"] = {"terminated": terminated(situation, view, ended[0])}
+    # What is being started counts once that is done: until then the one before it is shown.
+    _identify(status, ended[0])
+    waiting = None if over else _waiting(situation, view, ended[0])
+    if waiting is not None:
+        status["state"] = {"waiting": waiting}
+        _show_last(status, situation, view, ended)
+        return status
+    status["state"] = {"terminated": terminated(situation, view, ended[0])}
+    status["ready"] = view.kind is Kind.INIT and not view.spec.is_sidecar and exit_code(ended[0]) == 0
+    _show_last(status, situation, view, ended[1:])
     return status
 
 
-def _identify(status: dict[str, Any], container: ObservedContainer, view: View) -> None:
-    if container.phase is Phase.CREATED and not container.error:
-        return  # not started yet: it may be replaced still
-    status["image"] = container.image or view.spec.image
+def _show_last(status: dict[str, Any], situation: Situation, view: View, ended: list[ObservedContainer]) -> None:
+    if ended:
+        status["lastState"] = {"terminated": terminated(situation, view, ended[0])}
+
+
+def _identify(status: dict[str, Any], container: ObservedContainer) -> None:
+    status["restartCount"] = container.attempt
+    status["image"] = container.image or status["image"]
     status["imageID"] = f"docker://{container.image_id}" if container.image_id else ""
     status["containerID"] = f"docker://{container.id}"
 
@@ -81,15 +84,12 @@ def _unseen(
 ) -> dict[str, Any]:
     """Nothing of the container is on the engine: it was not started yet, or it was removed since."""
     if over and previous is not None:
-        state = previous.get("state") or {}
-        if "terminated" in state:
+        if "running" not in (previous.get("state") or {}):
             return dict(previous)
-        if "running" in state:
-            reason, message, code = LOST
-            lost = {"exitCode": code, "reason": reason, "message": message}
-            return {**previous, "state": {"terminated": lost}, "ready": False, "started": False}
-    waiting = None if over else _waiting(situation, view)
-    status["state"] = {"waiting": waiting or _first_wait(situation)}
+        reason, message, code = LOST
+        lost = {"exitCode": code, "reason": reason, "message": message}
+        return {**previous, "state": {"terminated": lost}, "ready": False, "started": False}
+    status["state"] = {"waiting": _failure(situation, view) or _first_wait(situation)}
     return status
 
 
@@ -101,22 +101,21 @@ def _first_wait(situation: Situation) -> dict[str, Any]:
     return {"reason": "PodInitializing" if situation.pod.spec.init_containers else "ContainerCreating"}
 
 
-def _waiting(situation: Situation, view: View) -> dict[str, Any] | None:
-    """What keeps a container that is to be started from it: a failure, a wait after crashes, its start under way."""
-    newest = view.newest
-    if newest is not None and newest.running:
-        return {"reason": "ContainerCreating"}
-    if newest is not None and has_ended(newest) and not starts_again(situation.pod, view, newest):
-        return None
+def _failure(situation: Situation, view: View) -> dict[str, Any] | None:
+    """Why it could not be started."""
     failure = situation.failures.get(view.name)
+    return None if failure is None else {"reason": failure.reason, "message": failure.message}
+
+
+def _waiting(situation: Situation, view: View, ended: ObservedContainer) -> dict[str, Any] | None:
+    """What keeps a container that has ended from its next attempt: a failure, a wait after crashes."""
+    if not starts_again(situation.pod, view, ended):
+        return None
+    failure = _failure(situation, view)
     if failure is not None:
-        return {"reason": failure.reason, "message": failure.message}
-    if newest is None or not has_ended(newest):
-        return None
-    if view.name in situation.busy:
-        return None
+        return failure
     wait = restart_wait(situation, view)
-    if wait.until <= situation.now:
+    if not wait.backoff or (wait.until <= situation.now and view.name not in situation.busy):
         return None
     reason, message = crash_loop(situation.pod, view, wait)
     return {"reason": reason, "message": message}

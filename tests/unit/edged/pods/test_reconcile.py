@@ -394,3 +394,18 @@ def test_a_container_that_the_pod_has_no_more_is_stopped_and_removed() -> None:
     pod = make_pod("a")
     assert stops(reconcile(situation(pod, sandbox(), running(pod, "a"), running(pod, "old")))) == ["old-0"]
     assert removals(reconcile(situation(pod, sandbox(), running(pod, "a"), exited(pod, "old")))) == {"old-0"}
+
+
+def test_a_clock_that_is_set_is_no_deadline() -> None:
+    pod = make_pod("a", activeDeadlineSeconds=60)
+    year = 365 * 86_400_000
+    assert stops(reconcile(situation(pod, sandbox(), running(pod, "a"), started_ms=WALL - year, elapsed=20.0))) == []
+    back = reconcile(situation(pod, sandbox(), running(pod, "a"), started_ms=WALL + year))
+    assert (back.actions, back.wake_at) == ((), NOW + 60)
+    assert stops(reconcile(situation(pod, sandbox(), running(pod, "a"), elapsed=60.0))) == ["a-0"]
+
+
+def test_a_clock_that_was_set_back_does_not_hold_up_a_restart() -> None:
+    pod = make_pod("a")
+    dead = exited(pod, "a", 5, code=1, backoff=300.0, finished_ms=WALL + 86_400_000)
+    assert starts(reconcile(situation(pod, sandbox(), dead, exits={}))) == [("a", 6)]

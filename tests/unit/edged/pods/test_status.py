@@ -344,3 +344,36 @@ def test_a_patch_brings_any_status_to_any_other() -> None:
 
 def test_a_patch_names_the_pod_by_its_uid() -> None:
     assert patch(None, status(situation(make_pod("a"))), uid=UID)["metadata"] == {"uid": UID}
+
+
+# -- while something is being started -------------------------------------------------------------------------
+
+
+def test_a_restart_is_shown_when_it_is_done() -> None:
+    """Nothing is told between the wait and the next attempt's running that would have to be taken back."""
+    pod = make_pod("a")
+    dead = exited(pod, "a", 1, code=3)
+    waiting = status(situation(pod, sandbox(), dead))
+    going = status(situation(pod, sandbox(), dead, busy=frozenset({"a"}), exits={dead.id: NOW - 11}))
+    up = running(pod, "a", 2, backoff=10.0)
+    nearly = status(situation(pod, sandbox(), dead, up, busy=frozenset({"a"})))
+    assert waiting["containerStatuses"] == going["containerStatuses"] == nearly["containerStatuses"]
+    assert waiting["conditions"] == nearly["conditions"]
+    done = status(situation(pod, sandbox(), dead, up))
+    assert "running" in state(done, "a")
+    assert done["containerStatuses"][0]["restartCount"] == 2
+
+
+def test_a_first_start_is_shown_when_it_is_done() -> None:
+    pod = make_pod("a")
+    told = status(situation(pod, sandbox(), running(pod, "a"), busy=frozenset({"a"})))
+    assert state(told, "a") == {"waiting": {"reason": "ContainerCreating"}}
+    assert "containerID" not in told["containerStatuses"][0]
+
+
+def test_what_could_not_be_started_is_told_to_the_end() -> None:
+    pod = make_pod("a")
+    failed = {"a": StartFailure("ErrImagePull", "no route", NOW + 5)}
+    before = status(situation(pod, sandbox(), failures=failed))
+    deleted = situation(pod, sandbox(), stopping=Stopping(Stopped.DELETED, 30))
+    assert state(status(deleted, before), "a") == {"waiting": {"reason": "ErrImagePull", "message": "no route"}}
