@@ -20,6 +20,9 @@ QUERY_TIMEOUT = 15.0
 RETRY_INITIAL, RETRY_MAXIMUM = 2.0, 60.0
 """Seconds until the cloud is asked again for what it did not have."""
 
+FORGOTTEN_AFTER = 600.0
+"""Seconds after which nobody has asked for a missing object any more."""
+
 Key = tuple[str, str, str]
 """Kind (`configmap`, `secret`), namespace, name."""
 
@@ -101,11 +104,6 @@ class Objects:
         missing = self._missing.get((str(kind), namespace, name))
         return missing.trouble if missing is not None else ""
 
-    def forget(self, keep: set[Key]) -> None:
-        """Remember nothing of objects that no pod refers to any more."""
-        for key in [key for key in self._missing if key not in keep]:
-            del self._missing[key]
-
     async def _ask(self, key: Key) -> dict[str, Any] | None:
         changes = self._changes
         trouble = ""
@@ -120,12 +118,18 @@ class Objects:
                 self._missing.pop(key, None)
                 return value
             trouble = "what came is no object"
+        self._forget_old()
         missing = self._missing.setdefault(key, _Missing())
         missing.trouble = trouble
         # What was pushed while the answer was on its way is worth a look at once.
         wait = missing.backoff.next_delay() if changes == self._changes else 0.0
         missing.ask_at = self._clock.monotonic() + wait
         return None
+
+    def _forget_old(self) -> None:
+        limit = self._clock.monotonic() - FORGOTTEN_AFTER
+        for key in [key for key, missing in self._missing.items() if missing.ask_at < limit]:
+            del self._missing[key]
 
     async def _changed(self, change: Change) -> None:
         resource = change.resource

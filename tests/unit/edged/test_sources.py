@@ -111,6 +111,22 @@ async def test_a_new_link_is_worth_asking_again(kubeedge: KubeEdgeCloud, tmp_pat
         assert here.objects.trouble("configmap", "default", "cm") == ""
 
 
+async def test_what_nobody_asks_for_any_more_is_forgotten(kubeedge: KubeEdgeCloud, tmp_path: Path) -> None:
+    async with box(kubeedge, tmp_path / "box") as here:
+        await here.edge.connected()
+        for number in range(5):
+            assert await here.objects.get("configmap", "default", f"cm{number}") is None
+        here.clock.advance(1000)
+        assert await here.objects.get("configmap", "default", "last") is None
+        await kubeedge.stop_ws()
+        await kubeedge.start_ws()
+        await here.edge.connected()
+        async with asyncio.timeout(5):
+            while not here.told:
+                await asyncio.sleep(0.01)
+        assert here.told == [("configmap", "default", "last")]
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "x/secret/y"])
 async def test_names_that_are_none_ask_nobody(kubeedge: KubeEdgeCloud, tmp_path: Path, name: str) -> None:
     async with box(kubeedge, tmp_path / "box") as here:

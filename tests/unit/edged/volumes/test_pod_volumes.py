@@ -3,6 +3,8 @@
 import base64
 import os
 import stat
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -369,3 +371,58 @@ async def test_a_token_that_nobody_gives(place: Place) -> None:
     place.tokens.error = TransientError("not connected to the cloud")
     with pytest.raises(VolumeError, match="failed to fetch token: not connected to the cloud"):
         await place.volume({"projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}})
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    disk = tmp_path / "small"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+async def test_a_full_disk_leaves_the_files_that_were_there(small_disk: Path) -> None:
+    place = Place(small_disk)
+    wanted = pod(volumes=[{"name": "v", "configMap": {"name": "cm"}}])
+    place.config_map(data={"a": "1" * 600_000})
+    await place.volumes.prepare(wanted, FACTS)
+    place.config_map(data={"a": "2" * 600_000})
+    with pytest.raises(VolumeError, match="No space left on device"):
+        await place.volumes.refresh(wanted, FACTS)
+    directory = place.path("volumes", "v")
+    assert (directory / "a").read_text() == "1" * 600_000
+    assert len([p for p in directory.iterdir() if p.name.startswith("..")]) == 2
+    place.config_map(data={"a": "3" * 300_000})
+    assert await place.volumes.refresh(wanted, FACTS)
+    assert (directory / "a").read_text() == "3" * 300_000
+    other = pod(volumes=[{"name": "other", "configMap": {"name": "large"}}])
+    place.config_map("large", data={"a": "4" * 900_000})
+    with pytest.raises(VolumeError, match='SetUp failed for volume "other" : .*No space left on device') as caught:
+        await place.volumes.prepare(other, FACTS)
+    assert caught.value.reason == "FailedMount"
+
+
+async def test_the_next_container_starts_with_the_files_of_the_last(place: Place) -> None:
+    """Its config map was deleted meanwhile: as long as the pod lives, so does its volume."""
+    place.config_map(data={"a": "1"})
+    wanted = pod(volumes=[{"name": "v", "configMap": {"name": "cm"}}])
+    await place.volumes.prepare(wanted, FACTS)
+    place.objects.values.clear()
+    await place.volumes.prepare(wanted, FACTS)
+    assert place.path("volumes", "v", "a").read_text() == "1"
+
+
+async def test_one_volume_that_cannot_be_refreshed_does_not_hold_up_another(place: Place) -> None:
+    place.config_map(data={"a": "1"})
+    place.config_map("dm", data={"a": "1"})
+    wanted = pod(volumes=[{"name": name, "configMap": {"name": cm}} for name, cm in (("v", "cm"), ("w", "dm"))])
+    await place.volumes.prepare(wanted, FACTS)
+    del place.objects.values["configmap", "default", "cm"]
+    place.config_map("dm", data={"a": "2"})
+    with pytest.raises(VolumeError, match='volume "v"'):
+        await place.volumes.refresh(wanted, FACTS)
+    assert place.path("volumes", "w", "a").read_text() == "2"
