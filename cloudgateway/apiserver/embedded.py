@@ -18,6 +18,7 @@ from cloudgateway.apiserver.core import ADMIN_GROUP, GATEWAY, ApiCore
 from cloudgateway.apiserver.definitions import CRD_KEY, Definitions
 from cloudgateway.apiserver.store import ObjectStore
 from cloudgateway.apiserver.streams import Kubelets, PodStreams
+from cloudgateway.apiserver.usage import RESOURCES, UsageApi
 from edgeappliance.kernel.clock import Clock, SystemClock
 from edgeappliance.kernel.component import Health, State
 from edgeappliance.kernel.database import Database, StorageCorrupt, StorageError
@@ -183,6 +184,9 @@ class EmbeddedApi:
     def reach_kubelets(self, kubelets: Kubelets) -> None:
         """Answer what kubelets answer from now on: logs, exec, attach, port-forward, nodes/proxy and metrics.k8s.io."""
         self.core.streams = PodStreams(self.store, kubelets)
+        self.core.usage = UsageApi(self.store, kubelets)
+        for resource in RESOURCES:
+            self.registry.add(resource)
 
     async def serve(
         self,

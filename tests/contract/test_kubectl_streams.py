@@ -209,3 +209,51 @@ async def test_node_pages(site: Site) -> None:
     assert "no path of the kubelet" in done.err
     done = await client.run("get", "--raw", "/api/v1/nodes/gone/proxy/metrics")
     assert 'nodes "gone" not found' in done.err
+
+
+def summary(*, rate: int | None) -> bytes:
+    """What a kubelet measured; without `rate` it has looked only once."""
+    cpu = {"time": "2026-01-01T00:00:00Z", **({} if rate is None else {"usageNanoCores": rate})}
+    memory = {"time": "2026-01-01T00:00:00Z", "workingSetBytes": 64 * 1024 * 1024}
+    containers = [{"name": name, "cpu": cpu, "memory": memory} for name in ("a", "b")]
+    pods = [{"podRef": {"name": "two", "namespace": "default", "uid": "x"}, "containers": containers}]
+    pods.append({"podRef": {"name": "foreign", "namespace": "default"}, "containers": containers})
+    return json.dumps({"node": {"nodeName": NODE, "cpu": cpu, "memory": memory}, "pods": pods}).encode()
+
+
+@pytest.mark.parametrize("version", ["1.37", "1.20"])
+async def test_top(site: Site, version: str) -> None:
+    client = client_of(version, site.kubeconfig)
+    await site.pod("two", "a", "b")
+    await site.create("/api/v1/nodes", {"metadata": {"name": "edge-9"}})
+    await site.pod("foreign", "a", node="edge-9")
+    await site.status(f"/api/v1/nodes/{NODE}", {"allocatable": {"cpu": "2", "memory": "1Gi"}, "capacity": {"cpu": "2"}})
+    site.kubelet.summary = summary(rate=250_000_000)
+    done = await client.run("top", "node", NODE)
+    assert done.out.split()[-5:] == [NODE, "250m", "12%", "64Mi", "6%"], done.err
+    done = await client.run("top", "pod", "--containers", "-l", "missing!=x")
+    rows = [line.split() for line in done.out.splitlines()[1:]]
+    assert rows == [["two", "a", "250m", "64Mi"], ["two", "b", "250m", "64Mi"]], done.err
+    done = await client.run("top", "pod", "two")
+    assert done.out.split()[-3:] == ["two", "500m", "128Mi"], done.err
+    assert sum(request.path == "/stats/summary" for request in site.kubelet.asked) == 1, "many looks, one question"
+    done = await client.run("top", "pod", "gone")
+    assert "not found" in done.err
+    done = await client.run("get", "--raw", "/apis/metrics.k8s.io/v1beta1/nodes/edge-9")
+    assert 'nodes.metrics.k8s.io "edge-9" not found' in done.err
+    done = await client.run("get", "nodes")
+    assert "edge-9" in done.out, "nodes without a group are still the core ones"
+
+
+async def test_first_look_of_a_kubelet(site: Site) -> None:
+    """A rate needs two looks: the second one is waited for."""
+    site.kubelet.summary = summary(rate=None)
+
+    async def later() -> None:
+        await asyncio.sleep(0.5)
+        site.kubelet.summary = summary(rate=1_000_000)
+
+    measuring = asyncio.create_task(later())
+    done = await client_of("1.37", site.kubeconfig).run("top", "node")
+    await measuring
+    assert NODE in done.out, done.err
