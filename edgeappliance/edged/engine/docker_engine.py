@@ -21,7 +21,7 @@ from edgeappliance.edged.engine.multiplex import Demultiplexer, StampedFrames
 from edgeappliance.edged.engine.observe import read_container, read_image
 from edgeappliance.edged.engine.processes import end_exec
 from edgeappliance.edged.engine.pull import parse, pull
-from edgeappliance.edged.engine.streams import Logs, Stream, drained, settled
+from edgeappliance.edged.engine.streams import Logs, Stream, drained
 from edgeappliance.edged.engine.wire import Answer, ask, refusal
 from edgeappliance.edged.pods.observed import OWNER, ObservedContainer
 from edgeappliance.kernel.clock import Clock
@@ -37,8 +37,6 @@ KILL_TIMEOUT = 30.0
 """Seconds in which SIGKILL must have worked. Longer means a process that hangs in the kernel."""
 
 REMOVAL_TIMEOUT = 30.0
-SETTLE = 2.0
-"""Seconds that the engine may take to note the exit code of an exec whose stream has ended."""
 
 NOT_FOUND, CONFLICT = 404, 409
 
@@ -326,7 +324,7 @@ class DockerEngine:
             answer,
             tty=tty,
             resized=lambda width, height: self._call(lambda client: client.exec_resize(run, height, width)),
-            ended=lambda: settled(lambda: self._exit_code(run), seconds=SETTLE),
+            ended=lambda: self._exit_code(run),
             abandoned=lambda: end_exec(lambda: self._call(lambda client: client.exec_inspect(run))),
         )
 

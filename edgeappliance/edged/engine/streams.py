@@ -7,6 +7,11 @@ from edgeappliance.edged.engine.multiplex import STDOUT, Demultiplexer, StampedF
 from edgeappliance.edged.engine.wire import Answer
 from edgeappliance.kernel.errors import ApplianceError
 
+SETTLE = 2.0
+"""Seconds that the engine may take to note the exit code of an exec whose stream has ended."""
+
+ABANDON_TIMEOUT = 5.0
+
 
 class Logs:
     """The output of a container as it was stored. decoder: None where a terminal makes it one stream."""
@@ -78,7 +83,7 @@ class Stream:
 
     async def exit_code(self) -> int | None:
         """Of an exec that has ended; None for attach, or while it runs."""
-        return None if self._ended is None else await self._ended()
+        return None if self._ended is None else await settled(self._ended, seconds=SETTLE if self._at_end else 0.0)
 
     async def close(self) -> None:
         """Leave the stream; an exec that still runs is ended. Idempotent, never raises."""
@@ -89,16 +94,14 @@ class Stream:
         if self._at_end or self._abandoned is None:
             return
         try:
-            await self._abandoned()
-        except ApplianceError:
-            pass  # the engine is away, and with it the exec
+            async with asyncio.timeout(ABANDON_TIMEOUT):
+                await self._abandoned()
+        except (ApplianceError, TimeoutError):
+            pass  # the engine is away, and with it what could be done
 
 
 async def settled(look: Callable[[], Awaitable[int | None]], *, seconds: float) -> int | None:
-    """What `look` returns as soon as it is not None; asked again for up to `seconds`.
-
-    The stream of an exec ends a moment before the engine has noted its exit code.
-    """
+    """What `look` returns as soon as it is not None; asked again for up to `seconds`."""
     delay, waited = 0.005, 0.0
     while (code := await look()) is None and waited < seconds:
         await asyncio.sleep(delay)
