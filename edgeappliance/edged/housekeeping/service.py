@@ -107,7 +107,7 @@ class Housekeeping:
         self._scope.spawn(self._run(_Chore(SIGNALS_EVERY, self._evictor.check_signals)), name="pressure")
         rounds = (
             _Chore(LIMITS_EVERY, self._evictor.check_limits),
-            _Chore(IMAGES_EVERY, self._images.look),
+            _Chore(IMAGES_EVERY, self._look_at_images),
             _Chore(COLLECT_EVERY, self._collect_images),
             _Chore(REMAINS_EVERY, self._remove_remains),
         )
@@ -150,7 +150,13 @@ class Housekeeping:
             used.update(container.image_id for container in strays)
         return used
 
+    async def _look_at_images(self) -> None:
+        if self._engine.connected:
+            await self._images.look()
+
     async def _collect_images(self) -> None:
+        if not self._engine.connected:
+            return
         root = await self._engine.root()
         found = await asyncio.to_thread(file_system, root)
         wanted = to_free(capacity=found.capacity, available=found.available, limits=self._image_limits)

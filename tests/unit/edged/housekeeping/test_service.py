@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import pytest
@@ -26,6 +26,7 @@ from edgeappliance.kernel.supervisor import TaskScope
 from tests.support.docker_fixtures import BUSYBOX
 from tests.support.dockerd import Dockerd
 from tests.unit.edged.engine.conftest import Running, body
+from tests.unit.edged.volumes.parts import IssuedTokens, StoredObjects
 
 CALM = Limits(memory_kib=0, disk=0.0, inodes=0.0)
 FULL = Limits(memory_kib=0, disk=1.0, inodes=0.0)
@@ -127,7 +128,7 @@ async def stand(dockerd: Dockerd, tmp_path: Path) -> AsyncIterator[Stand]:
     async with Running(dockerd.socket) as running:
         engine = await running.connected()
         volumes = PodVolumes(
-            tmp_path, engine=engine, objects=cast(Any, None), tokens=cast(Any, None), cluster_domain=""
+            tmp_path, engine=engine, objects=StoredObjects(), tokens=IssuedTokens(), cluster_domain="cluster.local"
         )
         yield Stand(engine, Pods(engine), Told(), tmp_path, volumes)
 
@@ -156,8 +157,8 @@ async def test_when_nothing_is_short_nothing_happens(stand: Stand) -> None:
 
 
 async def test_short_of_memory_the_greediest_goes_and_no_other_before_it_has_left(stand: Stand) -> None:
-    await stand.pods.run("small", "x=$(head -c 3000000 /dev/zero | tr '\\0' x); sleep 1000")
-    await stand.pods.run("big", "x=$(head -c 9000000 /dev/zero | tr '\\0' x); sleep 1000")
+    await stand.pods.run("small", "x=$(head -c 3000000 /dev/zero | tr '\\0' x); sleep 1000; :")
+    await stand.pods.run("big", "x=$(head -c 9000000 /dev/zero | tr '\\0' x); sleep 1000; :")
     await asyncio.sleep(0.5)
     async with stand.keep(STARVED) as part:
         await until(lambda: stand.pods.evicted)
