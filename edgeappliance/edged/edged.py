@@ -11,9 +11,9 @@ from edgeappliance.edged.engine.api import ContainerEvent, Engine
 from edgeappliance.edged.events import EventRecorder
 from edgeappliance.edged.objects import Objects
 from edgeappliance.edged.pods.environment import references
+from edgeappliance.edged.pods.limits import Unsupported
 from edgeappliance.edged.pods.observed import ObservedContainer
 from edgeappliance.edged.pods.plan import Stopped, Stopping
-from edgeappliance.edged.pods.limits import Unsupported
 from edgeappliance.edged.pods.reading import read_pod, unsupported
 from edgeappliance.edged.pods.spec import Pod
 from edgeappliance.edged.reporter import StatusReporter
@@ -246,6 +246,9 @@ class Edged:
             worker.update(pod)
         if self._listed:
             worker.observe_all(self._strays.pop(pod.uid, []))
+        if not fresh:
+            # What changed while we were away; and its tokens are known from here on, so that they are renewed.
+            self._scope.spawn(self._refresh(worker), name=f"refresh {pod.key}")
 
     def _admit(self, worker: PodWorker) -> None:
         others = [
@@ -478,6 +481,10 @@ class Edged:
                 await self._write()
             except ApplianceError as error:
                 self._log.warning("statuses not saved", reason=error.message)
+            for uid in self._runtime.renewals():
+                worker = self._workers.get(uid)
+                if worker is not None and not worker.gone:
+                    self._scope.spawn(self._refresh(worker), name=f"refresh {worker.pod.key}")
 
     async def _write(self, *, durable: bool = False) -> None:
         dirty, self._dirty = self._dirty, set()

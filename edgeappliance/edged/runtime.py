@@ -400,6 +400,10 @@ class PodRuntime:
         if await self._volumes.refresh(pod, self._facts_of(pod)):
             self._log.info("volumes refreshed", pod=pod.key)
 
+    def renewals(self) -> set[str]:
+        """Uids of pods to refresh now, because a token of theirs is due."""
+        return self._volumes.due(self._clock.monotonic())
+
     async def clean(self, pod: Pod) -> None:
         """Nothing of the pod is left on the engine: its files go. Raises VolumeError, EngineAway."""
         await self._volumes.remove(pod.uid)

@@ -4,6 +4,9 @@ import os
 import stat
 from pathlib import Path
 
+KEPT_MESSAGES = 101
+"""Termination messages kept of a container: of as many ended attempts as may be kept, and of the present one."""
+
 
 def make_private(directory: Path) -> None:
     """The directory with its parents, for root and its group alone: containers get what lies in it by mounts."""
@@ -25,8 +28,8 @@ def make_shared(path: Path, *, group: int | None) -> None:
     fresh.rename(path)  # a run killed half-way leaves none with half its rights
 
 
-def make_message_file(path: Path) -> None:
-    """An empty file that any user of the container may write."""
+def make_message_file(path: Path, attempt: int) -> None:
+    """An empty file that any user of the container may write. Those of attempts long ago are removed."""
     make_private(path.parent)
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -34,6 +37,9 @@ def make_message_file(path: Path) -> None:
         os.fchmod(descriptor, 0o666)
     finally:
         os.close(descriptor)
+    for name in os.listdir(path.parent):
+        if name.isdecimal() and int(name) <= attempt - KEPT_MESSAGES:
+            (path.parent / name).unlink()
 
 
 def write_in_place(path: Path, data: bytes, *, mode: int = 0o644) -> None:

@@ -203,7 +203,7 @@ class PodVolumes:
                 found.append(Mount(str(path), ETC_HOSTS))
             if container.termination_message_path:
                 path = self._termination_file(pod.uid, container.name, attempt)
-                await asyncio.to_thread(files.make_message_file, path)
+                await asyncio.to_thread(files.make_message_file, path, attempt)
                 found.append(Mount(str(path), _absolute(container.termination_message_path)))
             self._expected[pod.uid, container.name] = tuple(expected)
             return found
@@ -281,11 +281,6 @@ class PodVolumes:
         """What the container wrote as its last words, at most `limit` bytes; "" when nothing."""
         path = self._termination_file(uid, container, attempt)
         return await asyncio.to_thread(files.read_text, path, limit=limit)
-
-    async def forget_attempt(self, uid: str, container: str, attempt: int) -> None:
-        """Remove what was kept for an attempt that has been removed."""
-        path = self._termination_file(uid, container, attempt)
-        await asyncio.to_thread(path.unlink, True)
 
     # -- the whole pod ------------------------------------------------------------------------------------
 

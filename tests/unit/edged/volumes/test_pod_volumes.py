@@ -279,8 +279,9 @@ async def test_termination_message_of_each_attempt(place: Place) -> None:
     await place.mounts(wanted, attempt=1)
     assert await place.volumes.termination_message(UID, "app", 1) == ""
     assert await place.volumes.termination_message(UID, "app", 7) == ""
-    await place.volumes.forget_attempt(UID, "app", 0)
-    assert await place.volumes.termination_message(UID, "app", 0) == ""
+    for attempt in (100, 101, 102):
+        await place.mounts(wanted, attempt=attempt)
+    assert sorted(os.listdir(place.path("containers", "app"))) == ["100", "101", "102"]
 
 
 async def test_a_mount_of_a_volume_that_is_not_there(place: Place) -> None:
