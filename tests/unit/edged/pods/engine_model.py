@@ -43,7 +43,6 @@ class Node:
     gone: bool = False
     wake_at: float | None = None
     counter: int = 0
-    started_when_over: list[str] = field(default_factory=list)
 
     @property
     def wall_ms(self) -> int:
@@ -84,6 +83,9 @@ class Node:
     def _check(self, before: Situation, plan: Plan) -> None:
         running = [c.name for c in before.seen.running if c.kind is not Kind.SANDBOX]
         assert len(running) == len(set(running)), "two attempts of one container run"
+        if plan.gone or plan.finished:
+            assert not before.seen.running
+            assert not before.busy, "over while something is being started"
         for action in plan.actions:
             if isinstance(action, StartSandbox | StartContainer):
                 assert not before.finished
