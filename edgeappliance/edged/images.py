@@ -1,11 +1,11 @@
 """Images for containers: is it there, must it be pulled, with which credentials, and when may it be tried again."""
 
 import asyncio
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgeappliance.edged.engine.api import Credentials, Engine, Image, PullFailed
+from edgeappliance.edged.engine.pull import parse
 from edgeappliance.edged.pods.spec import Container, Pod
 from edgeappliance.kernel.clock import Clock
 from edgeappliance.kernel.errors import PermanentError, TransientError
@@ -13,18 +13,6 @@ from edgeappliance.kernel.log import get_logger
 
 INITIAL, MAXIMUM = 10.0, 300.0
 """Seconds between tries of an image that cannot be pulled, doubling."""
-
-UNREACHABLE = "RegistryUnavailable"
-"""Reason of a PullFailed when nobody answered at the registry."""
-
-_REFERENCE = re.compile(
-    r"(?:(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:]+\])"
-    r"(?::[0-9]+)?/)?"
-    r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
-    r"(?::[\w][\w.-]{0,127})?(?:@[a-z0-9]+(?:[+.-][a-z0-9]+)*:[0-9a-fA-F]{32,})?",
-    re.ASCII,
-)
-"""domain/path:tag@digest, as the OCI distribution specification writes references."""
 
 Note = Callable[[str, str, str], None]
 """Event type, reason, message."""
@@ -72,10 +60,11 @@ class Images:
     async def ensure(self, pod: Pod, container: Container, *, credentials: Sequence[Credentials], note: Note) -> Image:
         """The image of `container`, pulled when its policy says so. Raises ImageWait, ImageNever, EngineAway."""
         name = container.image
-        if len(name) > 512 or not _REFERENCE.fullmatch(name):
-            message = f'Failed to apply default image tag "{name}": couldn\'t parse image name "{name}"'
-            note("Warning", "InspectFailed", message)
-            raise ImageNever("InvalidImageName", message)
+        try:
+            parse(name)
+        except PullFailed as error:
+            note("Warning", "InspectFailed", error.message)
+            raise ImageNever(error.reason, error.message) from None
         present = await self._engine.image(name)
         if present is not None and not _must_pull(container):
             note("Normal", "Pulled", f'Container image "{name}" already present on machine')
@@ -115,7 +104,7 @@ class Images:
                 image = await self._engine.pull(name, credentials)
         except PullFailed as error:
             delay = min(MAXIMUM, trouble.delay * 2) if trouble is not None else INITIAL
-            away = error.reason == UNREACHABLE
+            away = error.unreachable
             self._troubles[(uid, name)] = _Trouble(self._clock.monotonic() + delay, delay, error.message, away)
             note("Warning", "Failed", f'Failed to pull image "{name}": {error.message}')
             note("Warning", "Failed", f"Error: {error.reason}")

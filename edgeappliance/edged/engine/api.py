@@ -22,12 +22,15 @@ class EngineRefused(PermanentError):
 
 
 class PullFailed(TransientError):
-    """An image could not be pulled. `reason` is the kubelet's word: ErrImagePull, InvalidImageName,
-    RegistryUnavailable, ..."""
+    """An image could not be pulled. `reason` is the kubelet's word: ErrImagePull, InvalidImageName.
 
-    def __init__(self, message: str, *, reason: str = "ErrImagePull") -> None:
+    unreachable: nobody answered at the registry, or it was in no state to; that says nothing about the image.
+    """
+
+    def __init__(self, message: str, *, reason: str = "ErrImagePull", unreachable: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
+        self.unreachable = unreachable
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,14 @@ SILENCE = 300.0
 
 MAX_LINE = 1024 * 1024
 
+_UNREACHABLE = re.compile(
+    r"dial (?:tcp|udp)|no such host|network is unreachable|connection (?:refused|reset)|i/o timeout|"
+    r"TLS handshake timeout|Client\.Timeout exceeded|server misbehaving|name resolution|: EOF\b|"
+    r"context deadline exceeded|(?:status|code)[^0-9]{0,10}5\d\d|toomanyrequests|service unavailable",
+    re.IGNORECASE,
+)
+"""What engines (20.10 to 28) say when it is not the image that is at fault."""
+
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?"
@@ -49,7 +57,7 @@ async def pull(socket: Path, api: str, name: str, credentials: Credentials | Non
     answer = await ask(socket, "POST", target, headers=headers, timeout=SILENCE)
     try:
         if answer.status != 200:
-            raise PullFailed(_wording(refusal(answer.status, await answer.body()).message))
+            raise _failed(refusal(answer.status, await answer.body()).message)
         await _follow(answer)
     finally:
         await answer.close()
@@ -63,7 +71,7 @@ async def _follow(answer: Answer) -> None:
             async with asyncio.timeout(SILENCE):
                 data = await answer.read()
         except TimeoutError:
-            raise PullFailed(f"no progress within {SILENCE:g} s") from None
+            raise PullFailed(f"no progress within {SILENCE:g} s", unreachable=True) from None
         *lines, rest = (rest + data).split(b"\n")
         if not data:
             lines.append(rest)
@@ -82,9 +90,10 @@ def _raise_error(line: bytes) -> None:
     except ValueError:
         return  # cut short by the engine's end: the image is looked for in any case
     if isinstance(step, dict) and step.get("error"):
-        raise PullFailed(_wording(str(step["error"])[:4096]))
+        raise _failed(str(step["error"])[:4096])
 
 
-def _wording(message: str) -> str:
-    """As a kubelet shows the message of a runtime."""
-    return f"Error response from daemon: {message.strip()}"
+def _failed(message: str) -> PullFailed:
+    """Worded as a kubelet shows the message of a runtime."""
+    text = f"Error response from daemon: {message.strip()}"
+    return PullFailed(text, unreachable=_UNREACHABLE.search(message) is not None)
