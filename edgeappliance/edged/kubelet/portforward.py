@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -94,7 +95,7 @@ class _Forwarder:
         try:
             reader, writer = await self._connect(port)
         except OSError as problem:
-            reason = problem.strerror or str(problem)
+            reason = os.strerror(problem.errno).lower() if problem.errno else str(problem)
             text = f"error forwarding port {port} to pod {self._pod}: failed to connect to localhost:{port}: {reason}"
             with contextlib.suppress(OSError):
                 await error.write(text.encode())
