@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import quote
 
-from edgeappliance.edged.engine.api import EngineRefused
+from edgeappliance.edged.engine.api import EngineAway, EngineRefused
 from edgeappliance.edged.pods.spec import Container, Exec, Grpc, HttpGet, IntOrText, Probe, TcpSocket
 from edgeappliance.edged.probes import grpc
 from edgeappliance.edged.probes.dial import DialFailed, dial
@@ -15,6 +16,9 @@ from edgeappliance.kernel.errors import ApplianceError
 from edgeappliance.kernel.http import close_all
 
 AGENT = "kube-probe/1.32"
+
+_URL = "".join(map(chr, range(0x21, 0x7F)))
+"""What goes as it is into a URL: a path may bring its own query and escapes."""
 
 OUTPUT_LIMIT = 10 * 1024
 """Bytes of a command's output that are kept, as a kubelet does."""
@@ -75,7 +79,7 @@ def url_of(action: HttpGet, target: Target) -> Url:
         action.scheme.lower() or "http",
         action.host or target.address,
         port_of(action.port, target.spec),
-        path if path.startswith("/") else f"/{path}",
+        quote(path if path.startswith("/") else f"/{path}", safe=_URL),
     )
 
 
@@ -84,11 +88,13 @@ async def _exec(action: Exec, target: Target, engine: Runner, timeout: int) -> A
         code, output = await engine.run(target.id, action.command, timeout=timeout, limit=OUTPUT_LIMIT)
     except TimeoutError:
         return Answer(Verdict.FAILURE, f'command timed out: "{" ".join(action.command)}" timed out after {timeout}s')
+    except EngineAway:
+        return Answer(Verdict.UNKNOWN)  # the node says so; each probe of each pod need not
     except EngineRefused as error:
         # Also a command that is not there: the engine says so instead of an exit code, a kubelet fails the probe.
         return Answer(Verdict.FAILURE if _no_such_command(error) else Verdict.UNKNOWN, error.message)
-    except ApplianceError as error:
-        return Answer(Verdict.UNKNOWN, error.message)
+    except (ApplianceError, OSError) as error:
+        return Answer(Verdict.UNKNOWN, str(error))
     return Answer(Verdict.SUCCESS if code == 0 else Verdict.FAILURE, output.decode("utf-8", "replace"))
 
 

@@ -26,7 +26,7 @@ async def dial(
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         return await asyncio.open_connection(host, port, ssl=tls, server_hostname=(host or None) if tls else None)
-    except socket.gaierror:
+    except (socket.gaierror, ValueError):  # ValueError: not even a name
         raise DialFailed(f"dial tcp: lookup {host}: no such host") from None
     except ssl.SSLError as error:
         raise DialFailed(f"tls: {error.reason or error}") from None

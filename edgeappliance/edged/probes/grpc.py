@@ -28,6 +28,10 @@ _CODES = (
     "Unauthenticated",
 )
 _UNIMPLEMENTED = 12
+
+MAX_SERVICE = 4096
+"""Bytes of a name that go into one frame with the rest."""
+
 _CHUNK = 16 * 1024
 
 
@@ -59,7 +63,7 @@ async def check(host: str, port: int, service: str, *, agent: str) -> str:
 
 
 def _request(host: str, port: int, service: str, agent: str) -> bytes:
-    name = service.encode()
+    name = service.encode("utf-8", "replace")[:MAX_SERVICE]
     message = b"\x0a" + _varint(len(name)) + name if name else b""
     authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     headers = [

@@ -101,7 +101,7 @@ async def _talk(
     url: Url, headers: Sequence[HttpHeader], agent: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> tuple[HttpAnswer, str | None]:
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
-    request = h11.Request(method="GET", target=url.target, headers=request_headers(url, headers, agent=agent))
+    request = h11.Request(method="GET", target=url.target.encode(), headers=request_headers(url, headers, agent=agent))
     writer.write(connection.send(request) or b"")
     writer.write(connection.send(h11.EndOfMessage()) or b"")
     await writer.drain()
@@ -127,7 +127,7 @@ async def _talk(
     return HttpAnswer(response.status_code, bytes(body[:MAX_BODY])), location
 
 
-def request_headers(url: Url, headers: Sequence[HttpHeader], *, agent: str) -> list[tuple[str, str]]:
+def request_headers(url: Url, headers: Sequence[HttpHeader], *, agent: str) -> list[tuple[bytes, bytes]]:
     """The request's headers: User-Agent and Accept unless the pod names them; one named with "" is left out."""
     named = {header.name.lower() for header in headers}
     default_port = 443 if url.scheme == "https" else 80
@@ -135,7 +135,7 @@ def request_headers(url: Url, headers: Sequence[HttpHeader], *, agent: str) -> l
     made = [("Host", host or (url.authority.rpartition(":")[0] if url.port == default_port else url.authority))]
     made += [(k, v) for k, v in (("User-Agent", agent), ("Accept", "*/*")) if k.lower() not in named]
     made += [(h.name, h.value) for h in headers if h.value and h.name.lower() != "host"]
-    return [*made, ("Connection", "close")]
+    return [(name.encode(), value.encode()) for name, value in (*made, ("Connection", "close"))]
 
 
 def _no_verification() -> ssl.SSLContext:

@@ -15,9 +15,6 @@ from edgeappliance.edged.probes.outcome import Answer, Outcome, ProbeKind, Verdi
 from edgeappliance.kernel.clock import Clock
 from edgeappliance.kernel.supervisor import TaskScope
 
-AT_ONCE = 8
-"""Tries that run at the same time; each holds a socket or an exec in the engine."""
-
 EVENT_OUTPUT = 1024
 """Characters of a probe's output that go into an event or a message."""
 
@@ -84,7 +81,6 @@ class ProbeRunner:
         self._events = events
         self._random = random
         self._watched: dict[str, _Watched] = {}
-        self._room = asyncio.Semaphore(AT_ONCE)
         self._tally: Tally = {}
 
     def watch(
@@ -181,8 +177,7 @@ class ProbeRunner:
         await asyncio.sleep(max(spread, probe.initial_delay_seconds - already))
         while True:
             began = self._clock.monotonic()
-            async with self._room:
-                answer = await attempt(probe, watched.target, self._engine)
+            answer = await attempt(probe, watched.target, self._engine)
             self._count(watched, kind, answer)
             if not self._take(watched, kind, probe, answer):
                 return
@@ -207,7 +202,7 @@ class ProbeRunner:
         output = answer.output[:EVENT_OUTPUT]
         if answer.verdict is Verdict.FAILURE:
             self._events.event(watched.regarding, EventType.WARNING, "Unhealthy", f"{kind} probe failed: {output}")
-        elif answer.verdict is Verdict.UNKNOWN:
+        elif answer.verdict is Verdict.UNKNOWN and output:
             self._events.event(watched.regarding, EventType.WARNING, "Unhealthy", f"{kind} probe errored: {output}")
         elif answer.warning:
             self._events.event(watched.regarding, EventType.WARNING, "ProbeWarning", f"{kind} probe warning: {output}")

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeappliance.edged.housekeeping.eviction import (
@@ -75,6 +75,7 @@ def by_name(count: int) -> list[str]:
     return [f"p{number}" for number in range(count)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 5)), max_size=12))
 def test_the_order_is_total_and_leaves_nobody_out(shapes: list[tuple[int, int, int]]) -> None:
     candidates = [

@@ -16,7 +16,7 @@ from edgeappliance.edged.events import Regarding
 from edgeappliance.edged.facts import Limits, Pressure
 from edgeappliance.edged.housekeeping.images import ImageLimits
 from edgeappliance.edged.housekeeping.service import Housekeeping
-from edgeappliance.edged.pods.observed import ObservedContainer
+from edgeappliance.edged.pods.observed import GRACE, ObservedContainer
 from edgeappliance.edged.pods.plan import Stopping
 from edgeappliance.edged.pods.spec import Pod
 from edgeappliance.edged.volumes.pod import PodVolumes
@@ -62,7 +62,7 @@ class Pods:
 
     async def run(self, uid: str, script: str = "sleep 1000", **pod: Any) -> Worker:
         """A pod of one container without a sandbox."""
-        id = await self.engine.create(body("sh", "-c", script, uid=uid), name=f"c-{uid}")
+        id = await self.engine.create(body("sh", "-c", script, uid=uid, labels={GRACE: "1"}), name=f"c-{uid}")
         await self.engine.start(id)
         seen = await self.engine.inspect(id)
         assert seen is not None

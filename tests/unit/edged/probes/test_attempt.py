@@ -5,6 +5,8 @@ import socket
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgeappliance.edged.pods.spec import Container, Exec, Grpc, HttpGet, HttpHeader, Port, Probe, TcpSocket
 from edgeappliance.edged.probes.attempt import Target, UnknownPort, attempt, port_of
@@ -134,6 +136,34 @@ async def test_a_peer_that_never_answers_costs_the_timeout() -> None:
         assert (await ask(Probe(tcp_socket=TcpSocket(port=port)))).verdict is Verdict.SUCCESS
     assert first.output.endswith("context deadline exceeded (Client.Timeout exceeded while awaiting headers)")
     assert second.output.endswith("context deadline exceeded")
+
+
+TEXT = st.text(max_size=12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    path=TEXT,
+    host=TEXT.filter(lambda host: "." not in host or host.startswith(".")),
+    name=TEXT,
+    value=TEXT,
+    scheme=st.sampled_from(["HTTP", "", "gopher"]),
+)
+def test_whatever_stands_in_a_probe_is_an_answer(path: str, host: str, name: str, value: str, scheme: str) -> None:
+    async def work() -> Answer:
+        async with web(lambda head: answer(200)) as peer:
+            get = HttpGet(port=peer.port, path=path, scheme=scheme, http_headers=[HttpHeader(name=name, value=value)])
+            return await ask(Probe(http_get=get))
+
+    assert asyncio.run(work()).verdict in Verdict
+    bad = asyncio.run(ask(Probe(tcp_socket=TcpSocket(port=1, host="\x00" + host))))
+    assert bad.verdict is Verdict.FAILURE
+
+
+async def test_a_path_with_blanks_and_letters_from_elsewhere_is_escaped() -> None:
+    async with web(lambda head: answer(200)) as peer:
+        await ask(Probe(http_get=HttpGet(port=peer.port, path="/a b/ü?c=%20&d=1")))
+    assert peer.heads[0].startswith("GET /a%20b/%C3%BC?c=%20&d=1 HTTP/1.1\r\n")
 
 
 async def test_commands() -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeappliance.edged.probes.grpc import GrpcFailed, check
@@ -104,6 +104,7 @@ async def test_what_is_no_answer_is_named(answer: bytes, words: str) -> None:
         await ask(answer)
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(SERVING)), st.integers(0, len(SERVING)))
 def test_an_answer_may_be_cut_anywhere(first: int, second: int) -> None:
     reader = Reader()
@@ -115,6 +116,7 @@ def test_an_answer_may_be_cut_anywhere(first: int, second: int) -> None:
     assert reader.answer.headers[":status"] == "200"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.integers(0, len(SERVING)))
 def test_rubbish_is_an_error_or_waits_for_more(rubbish: bytes, at: int) -> None:
     reader = Reader()
@@ -125,6 +127,7 @@ def test_rubbish_is_an_error_or_waits_for_more(rubbish: bytes, at: int) -> None:
     assert len(reader.answer.body) <= len(rubbish) + 16
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_a_header_block_of_rubbish_is_an_error_or_fields(block: bytes) -> None:
     try:

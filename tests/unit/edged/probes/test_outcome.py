@@ -1,7 +1,7 @@
 """What a row of answers makes of a container."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeappliance.edged.pods.spec import Probe
@@ -56,6 +56,7 @@ def test_a_startup_probe_passes_or_condemns() -> None:
     assert run(ProbeKind.STARTUP, Probe(failure_threshold=2), F, F).condemned
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from([S, F, U]), max_size=30),
     st.integers(1, 4),

@@ -149,16 +149,26 @@ async def test_what_was_known_before_a_restart_of_edgecore_stays_until_something
         assert len(peer.heads) == 1
 
 
-async def test_an_engine_that_is_away_changes_nothing(stand: Stand) -> None:
+async def test_an_engine_that_is_away_changes_nothing_and_is_not_told_by_every_probe(stand: Stand) -> None:
     stand.engine.away = True
     probe = Probe(exec=Exec(command=["true"]), failure_threshold=1)
     stand.runner.watch(container(), Container(name="web", liveness_probe=probe), pod_ip="127.0.0.1")
     async with asyncio.timeout(5):
-        while not stand.told.events:
+        while not stand.runner.tally():
             await asyncio.sleep(0.005)
-    assert stand.told.events[0][1:] == ("Unhealthy", "Liveness probe errored: no Docker Engine answers")
+    assert [tried.result for tried in stand.runner.tally()] == ["unknown"]
     assert stand.runner.probed("c1") == Probed()
     assert stand.changes == []
+    assert stand.told.events == []
+
+
+async def test_a_probe_that_cannot_be_asked_is_told(stand: Stand) -> None:
+    probe = Probe(http_get=HttpGet(port="nope"), failure_threshold=1)
+    stand.runner.watch(container(), Container(name="web", liveness_probe=probe), pod_ip="127.0.0.1")
+    async with asyncio.timeout(5):
+        while not stand.told.events:
+            await asyncio.sleep(0.005)
+    assert stand.told.events[0][1:] == ("Unhealthy", "Liveness probe errored: couldn't find port: nope")
 
 
 async def test_a_new_address_is_taken_over_and_host_network_falls_back_to_loopback(stand: Stand) -> None:
