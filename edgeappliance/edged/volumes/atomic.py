@@ -35,8 +35,10 @@ def write_all(directory: Path, files: Payload, *, group: int | None = None) -> b
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     new_link = directory / _DATA_NEW
-    new_link.unlink(missing_ok=True)
+    _clear(new_link)
     new_link.symlink_to(fresh.name)
+    if not (directory / DATA).is_symlink():
+        _clear(directory / DATA)
     os.replace(new_link, directory / DATA)
     _link_names(directory, files)
     _sweep(directory, fresh.name)
@@ -120,16 +122,21 @@ def _link_names(directory: Path, files: Payload) -> None:
     tops = {path.partition("/")[0] for path in files}
     for top in tops:
         link, target = directory / top, f"{DATA}/{top}"
-        try:
-            if os.readlink(link) == target:
-                continue
-            link.unlink()
-        except FileNotFoundError:
-            pass
+        if link.is_symlink() and os.readlink(link) == target:
+            continue
+        _clear(link)
         link.symlink_to(target)
     for name in os.listdir(directory):
         if not name.startswith("..") and name not in tops:
-            (directory / name).unlink()
+            _clear(directory / name)
+
+
+def _clear(path: Path) -> None:
+    """Make room for a link, whatever damage has put there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sweep(directory: Path, keep: str) -> None:

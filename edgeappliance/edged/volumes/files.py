@@ -10,7 +10,9 @@ KEPT_MESSAGES = 101
 
 def make_private(directory: Path) -> None:
     """The directory with its parents, for root and its group alone: containers get what lies in it by mounts."""
-    directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+    for parent in reversed((directory, *directory.parents)):
+        if not parent.is_dir():  # mkdir(parents=True) would make them for everybody
+            parent.mkdir(mode=0o750, exist_ok=True)
 
 
 def make_shared(path: Path, *, group: int | None) -> None:

@@ -18,8 +18,8 @@ _FIXED = (
 
 def hosts_file(pod: Pod, *, ip: str, cluster_domain: str) -> str:
     """For a pod with an address of its own."""
-    name = (pod.spec.hostname or pod.metadata.name)[:63].rstrip("-.")
-    if pod.spec.subdomain:
+    name = pod.spec.hostname_override or (pod.spec.hostname or pod.metadata.name)[:63].rstrip("-.")
+    if pod.spec.subdomain and not pod.spec.hostname_override:
         full = f"{name}.{pod.spec.subdomain}.{pod.metadata.namespace}.svc.{cluster_domain}"
         own = f"{ip}\t{full}\t{name}\n"
     else:

@@ -31,7 +31,7 @@ from edgeappliance.kubeapi.names import label_error
 
 ETC_HOSTS = "/etc/hosts"
 
-_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _PROPAGATION = {"HostToContainer": "rslave", "Bidirectional": "rshared"}
 """None is the engine's default: private, but not for paths that hold its own directory, where it refuses that."""
 
@@ -327,8 +327,8 @@ class PodVolumes:
 
 
 def memory_volume(uid: str, name: str) -> str:
-    """The engine's volume for an emptyDir with medium Memory."""
-    return f"edgeappliance-{uid}-{name}"
+    """The engine's volume for an emptyDir with medium Memory. Neither part may hold a dot."""
+    return f"edgeappliance.{uid}.{name}"
 
 
 def sandbox_target(name: str) -> str:

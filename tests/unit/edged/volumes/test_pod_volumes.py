@@ -82,12 +82,13 @@ async def test_memory_is_a_volume_of_the_engine_with_its_limit(place: Place) -> 
         mounts=[{"name": "fast", "mountPath": "/fast", "readOnly": True}],
     )
     await place.volumes.prepare(wanted, FACTS)
-    name = f"edgeappliance-{UID}-fast"
-    assert place.engine.sizes == {name: 1572864, f"edgeappliance-{UID}-free": None}
+    name = f"edgeappliance.{UID}.fast"
+    assert place.engine.sizes == {name: 1572864, f"edgeappliance.{UID}.free": None}
     assert (await place.mounts(wanted))["/fast"] == Mount(name, "/fast", read_only=True, volume=True)
     assert [mount.source for mount in place.volumes.sandbox_mounts(wanted)] == list(place.engine.sizes)
+    await place.engine.create_volume(f"edgeappliance.{UID}-other.fast", size=None)
     await place.volumes.remove(UID)
-    assert not place.engine.sizes
+    assert list(place.engine.sizes) == [f"edgeappliance.{UID}-other.fast"]
 
 
 async def test_config_map_keys_are_files_that_change_at_once(place: Place) -> None:
@@ -225,7 +226,23 @@ async def test_damaged_files_are_made_again(place: Place) -> None:
     (directory / "..data").symlink_to("/etc")
     await place.volumes.prepare(wanted, FACTS)
     assert (directory / "a").read_text() == "1"
+    for damage in ("a", "..data_tmp", "other"):
+        (directory / "a").unlink()
+        (directory / damage).mkdir()
+        (directory / damage / "x").touch()
+        (directory / "more").touch()
+        place.config_map(data={"a": damage})
+        await place.volumes.prepare(wanted, FACTS)
+        assert [(p.name, p.read_text()) for p in directory.iterdir() if p.name[:2] != ".."] == [("a", damage)]
     assert len([p for p in directory.iterdir() if p.name.startswith("..")]) == 2
+
+
+async def test_nobody_else_on_the_machine_reads_secrets(place: Place) -> None:
+    place.secret("pw", password="hunter2")
+    mount = await place.volume({"secret": {"secretName": "pw"}})
+    directories = [p for p in Path(mount.source).parents if p.is_relative_to(place.state)]
+    assert len(directories) == 4
+    assert {stat.S_IMODE(p.stat().st_mode) & 0o027 for p in directories} == {0}
 
 
 async def test_uids_and_names_cannot_lead_elsewhere(place: Place) -> None:
