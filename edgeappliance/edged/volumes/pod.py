@@ -294,7 +294,8 @@ class PodVolumes:
 
     async def known(self) -> set[str]:
         """Uids of all pods that have a directory here."""
-        return await asyncio.to_thread(_names, self._pods)
+        names = await asyncio.to_thread(_names, self._pods)
+        return {name for name in names if _UID.fullmatch(name)}
 
     async def remove(self, uid: str) -> None:
         """Remove everything of a pod whose containers are gone. Idempotent."""
