@@ -1,6 +1,8 @@
 """Events: what is sent, how repetitions are counted, what is dropped."""
 
+import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -8,8 +10,12 @@ import pytest
 
 from edgeappliance.edged.events import BURST, LIFETIME, REFILL, WAITING, EventRecorder, Regarding
 from edgeappliance.edged.pods.spec import Container, Metadata, Pod, PodSpec
-from edgeappliance.kernel.clock import ManualClock
+from edgeappliance.edgehub.hub import EdgeHub
+from edgeappliance.kernel.clock import ManualClock, SystemClock
+from edgeappliance.kernel.supervisor import Supervisor
 from edgeappliance.wire.message import Message
+from tests.support.edge_identity import NODE, edge
+from tests.support.kubeedge_cloud import KubeEdgeCloud, Received
 
 
 class Link:
@@ -185,3 +191,35 @@ def test_names_are_unique_while_the_clock_stands_still(link: Link, recorder: Eve
     clock.jump(0)
     recorder.pod(POD, "Normal", "Pulled", "b")
     assert len({message.resource for message in link.sent}) == 2
+
+
+async def test_events_reach_a_kubeedge_cloud_also_those_of_an_outage(kubeedge: KubeEdgeCloud, tmp_path: Path) -> None:
+    recorders: list[EventRecorder] = []
+
+    def prepare(hub: EdgeHub, supervisor: Supervisor) -> None:
+        recorders.append(EventRecorder(cloud=hub, node=NODE, clock=SystemClock()))
+
+    async with edge(kubeedge, tmp_path / "id", prepare=prepare) as part:
+        (recorder,) = recorders
+        await part.connected()
+        recorder.pod(POD, "Normal", "Started", "Started container app", container="app")
+        sent = await kubeedge.wait(lambda cloud: events_of(cloud, "insert"))
+        kubeedge.cut()
+        await gone(part.hub)
+        recorder.pod(POD, "Normal", "Started", "Started container app", container="app")
+        recorder.pod(POD, "Warning", "BackOff", "Back-off restarting failed container")
+        await kubeedge.wait(lambda cloud: len(events_of(cloud, "insert")) == 2)
+        (patch,) = events_of(kubeedge, "patch")
+        assert patch.resource == sent[0].resource
+        assert msgspec.json.decode(patch.content["patchData"])["count"] == 2
+        assert recorder.waiting == 0
+
+
+async def gone(hub: EdgeHub) -> None:
+    async with asyncio.timeout(10):
+        while hub.connected:
+            await asyncio.sleep(0.01)
+
+
+def events_of(cloud: KubeEdgeCloud, operation: str) -> list[Received]:
+    return [item for item in cloud.messages(operation=operation) if "/event/" in item.resource]
