@@ -9,7 +9,7 @@ import msgspec
 
 from edgeappliance.edged.engine.api import Credentials, Engine, EngineRefused, Image, LogQuery
 from edgeappliance.edged.engine.auth import credentials_for
-from edgeappliance.edged.engine.create import SandboxSettings, container_body, sandbox_body, spec_hash
+from edgeappliance.edged.engine.create import SandboxSettings, container_body, sandbox_body
 from edgeappliance.edged.events import EventRecorder
 from edgeappliance.edged.hooks import POST_START_LIMIT, Hook, HookFailed, Hooks
 from edgeappliance.edged.images import ImageNever, Images, ImageWait
@@ -21,7 +21,7 @@ from edgeappliance.edged.pods.limits import Unsupported
 from edgeappliance.edged.pods.observed import Kind, ObservedContainer
 from edgeappliance.edged.pods.plan import Probed, Situation, StartContainer, StopContainer
 from edgeappliance.edged.pods.resources import qos_class
-from edgeappliance.edged.pods.spec import Container, Pod
+from edgeappliance.edged.pods.spec import Container, Pod, spec_hash
 from edgeappliance.edged.pods.status import pod_status
 from edgeappliance.edged.probes.runner import ProbeRunner
 from edgeappliance.edged.volumes.errors import VolumeError

@@ -1,6 +1,5 @@
 """Bodies of POST /containers/create for a pod's sandbox and its containers (Engine API, "Create a container")."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,11 +56,6 @@ class SandboxSettings:
     memory: int = 1 << 30
     seccomp_profiles: Path = Path("/var/lib/kubelet/seccomp")
     host_resolver: Callable[[], Resolver] = field(default=host_resolver)
-
-
-def spec_hash(container: Container) -> str:
-    """Of what may change in a pod that exists (its image): another hash means another container."""
-    return hashlib.sha256(container.image.encode()).hexdigest()[:16]
 
 
 def sandbox_body(
@@ -202,6 +196,8 @@ def _labels(pod: Pod, *, node: str, kind: Kind, name: str, attempt: int) -> dict
 
 def hostname(pod: Pod, *, cluster_domain: str) -> str:
     """The pod's hostname (Kubernetes, "Pod's hostname and subdomain fields"). Raises InputError."""
+    if pod.spec.hostname_override:
+        return pod.spec.hostname_override
     name = (pod.spec.hostname or pod.metadata.name)[:MAX_HOSTNAME].rstrip("-.")
     if not (pod.spec.set_hostname_as_fqdn and pod.spec.subdomain):
         return name

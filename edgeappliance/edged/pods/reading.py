@@ -17,6 +17,9 @@ VOLUME_LIMIT = 1024
 
 __all__ = ["Unsupported", "read_pod", "unsupported"]
 
+FULL_NAME_LIMIT = 64
+"""Of a hostname, Linux' own."""
+
 _UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _DEPTH = 64
 
@@ -81,6 +84,13 @@ def _check_names(pod: Pod) -> None:
     _check_limit("spec.volumes", len(pod.spec.volumes), VOLUME_LIMIT)
     if not pod.spec.containers:
         raise InputError("is required", field="spec.containers")
+    for name, value in (("hostname", pod.spec.hostname), ("subdomain", pod.spec.subdomain)):
+        if value and (error := label_error(value)):
+            raise InputError(error, field=f"spec.{name}")
+    override = pod.spec.hostname_override
+    if override and (error := subdomain_error(override)):
+        raise InputError(error, field="spec.hostnameOverride")
+    _check_limit("spec.hostnameOverride", len(override), FULL_NAME_LIMIT, "characters")
     taken: set[str] = set()
     for field, container in _containers(pod):
         if error := label_error(container.name):
@@ -101,9 +111,9 @@ def _check_names(pod: Pod) -> None:
                 raise InputError(f'not found: "{mount.name}"', field=f"{field}.volumeMounts[{index}].name")
 
 
-def _check_limit(field: str, count: int, limit: int) -> None:
+def _check_limit(field: str, count: int, limit: int, unit: str = "items") -> None:
     if count > limit:
-        raise InputError(f"must have at most {limit} items", field=field)
+        raise InputError(f"must have at most {limit} {unit}", field=field)
 
 
 def _containers(pod: Pod) -> list[tuple[str, Container]]:

@@ -415,6 +415,7 @@ class PodSpec(Kube, frozen=True):
     host_ipc: bool = msgspec.field(default=False, name="hostIPC")
     share_process_namespace: bool = False
     hostname: str = ""
+    hostname_override: str = ""
     subdomain: str = ""
     set_hostname_as_fqdn: bool = msgspec.field(default=False, name="setHostnameAsFQDN")
     host_aliases: list[HostAlias] = []

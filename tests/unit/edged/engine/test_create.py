@@ -15,14 +15,13 @@ from edgeappliance.edged.engine.create import (
     container_body,
     hostname,
     sandbox_body,
-    spec_hash,
 )
 from edgeappliance.edged.engine.dns import Resolver, read_resolv, resolver
 from edgeappliance.edged.engine.docker_engine import DockerEngine
 from edgeappliance.edged.pause.archive import IMAGE, archive
 from edgeappliance.edged.pods import observed
 from edgeappliance.edged.pods.observed import Kind
-from edgeappliance.edged.pods.spec import Pod
+from edgeappliance.edged.pods.spec import Pod, spec_hash
 from edgeappliance.kernel.errors import InputError
 from tests.support.docker_fixtures import BUSYBOX
 from tests.support.dockerd import Dockerd
@@ -120,6 +119,10 @@ def test_host_ports_are_published_of_containers_and_sidecars_only() -> None:
         ({"hostname": "db", "subdomain": "sub"}, "db"),
         ({"hostname": "db", "subdomain": "sub", "setHostnameAsFQDN": True}, "db.sub.shop.svc.cluster.local"),
         ({"hostname": "x" * 62 + "-y"}, "x" * 62),
+        (
+            {"hostname": "db", "subdomain": "s", "setHostnameAsFQDN": True, "hostnameOverride": "a.b.example"},
+            "a.b.example",
+        ),
     ],
 )
 def test_hostnames(spec: dict[str, Any], name: str) -> None:

@@ -81,6 +81,10 @@ def bad(change: dict[str, Any], **metadata: Any) -> dict[str, Any]:
         ),
         (bad({"volumes": [{"name": "v", "emptyDir": {"sizeLimit": "x"}}]}), "spec.volumes[0].emptyDir.sizeLimit"),
         (bad({"containers": [container(f"c{n}") for n in range(300)]}), "spec.containers"),
+        (bad({"hostname": "a\nb"}), "spec.hostname"),
+        (bad({"subdomain": "a.b"}), "spec.subdomain"),
+        (bad({"hostnameOverride": "A"}), "spec.hostnameOverride"),
+        (bad({"hostnameOverride": "a" * 65}), "spec.hostnameOverride"),
         (bad({}, name="Web_1"), "metadata.name"),
         (bad({}, namespace="a/b"), "metadata.namespace"),
         (bad({}, uid="../../x"), "metadata.uid"),
@@ -240,7 +244,6 @@ def test_every_field_of_the_api_is_acted_upon_or_named_or_means_nothing_here() -
     assert named == {
         "spec.ephemeralContainers",
         "spec.hostUsers",
-        "spec.hostnameOverride",
         "spec.resourceClaims",
         "spec.resources",
         "spec.runtimeClassName",
