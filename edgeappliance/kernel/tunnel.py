@@ -242,6 +242,7 @@ class Tunnel:
         self._channels: dict[int, Channel] = {}
         self._next = 1
         self._turns: deque[asyncio.Future[None]] = deque()
+        self._granted = False
         self._full: dict[Channel, asyncio.TimerHandle] = {}
         self._lost = ""
         self._troubled = False
@@ -345,12 +346,13 @@ class Tunnel:
 
     def data(self, channel: Channel, part: bytes) -> None:
         """Data in its turn."""
+        self._granted = False
         self._line.send(encode_frame(Frame(channel.id, FrameType.DATA, part)))
         self._next_turn()
 
     async def turn(self) -> None:
         """Wait until the line takes more and it is the caller's turn: who has much to say waits behind the others."""
-        if self._lost or not (self._line.stuck or self._turns):
+        if self._lost or not (self._line.stuck or self._turns or self._granted):
             return
         mine = asyncio.get_running_loop().create_future()
         self._turns.append(mine)
@@ -358,13 +360,14 @@ class Tunnel:
             await mine
         except asyncio.CancelledError:
             if mine.done() and not mine.cancelled():
-                self._next_turn()  # it was ours and is not used
+                self.pass_on()
             raise
         if self._lost:
             raise ConnectionResetError(self._lost)
 
     def pass_on(self) -> None:
         """A turn that is not used."""
+        self._granted = False
         self._next_turn()
 
     def taken(self, channel: Channel, owed: int) -> bool:
@@ -395,11 +398,11 @@ class Tunnel:
             self._release(channel)
 
     def _next_turn(self) -> None:
-        while self._turns and not self._line.stuck:
+        while self._turns and not self._line.stuck and not self._granted:
             waiting = self._turns.popleft()
             if not waiting.done():
                 waiting.set_result(None)
-                return  # the next when this one has sent
+                self._granted = True  # the next when this one has sent
 
     def _hold(self, channel: Channel) -> None:
         """Stop listening to a KubeEdge peer while one reader has too much."""
