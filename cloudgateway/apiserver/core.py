@@ -4,10 +4,12 @@ import asyncio
 import platform
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
+from cloudgateway.apiserver.account_tokens import DOCUMENTS, AccountTokens
 from cloudgateway.apiserver.actions import PodActions
 from cloudgateway.apiserver.bodies import BodyReader
 from cloudgateway.apiserver.definitions import Definitions
@@ -56,10 +58,10 @@ _HEALTH = ("/healthz", "/livez", "/readyz")
 _SUBRESOURCES = {
     "namespaces": ("finalize",),
     "certificatesigningrequests.certificates.k8s.io": ("approval",),
+    "serviceaccounts": ("token",),
     "pods": ("binding", "eviction"),
 }
 _REFUSED_SUBRESOURCES = {
-    ("serviceaccounts", "token"): "service account tokens are not issued by the embedded API of cloudgateway",
     ("pods", "ephemeralcontainers"): "ephemeral containers are not supported by the embedded API of cloudgateway",
 }
 _NODE_PAGE = re.compile(r"/api/v1/nodes/(?P<node>[^/]+)/proxy(?P<path>/.*)?")
@@ -85,7 +87,9 @@ class ApiCore:
         openapi: OpenApi,
         definitions: Definitions,
         clock: Clock,
+        keys: Path,
     ) -> None:
+        """`keys` is the directory of the key that signs tokens of service accounts."""
         self._store = store
         self._registry = registry
         self._openapi = openapi
@@ -93,9 +97,11 @@ class ApiCore:
         self._bodies = BodyReader()
         self.writer = Writer(store, clock, definitions.kind, self._bodies)
         pods = PodActions(store=store, writer=self.writer, clock=clock, bodies=self._bodies)
+        self._tokens = AccountTokens(keys, store=store, clock=clock, bodies=self._bodies)
         self._actions: dict[tuple[str, str], Action] = {
             ("pods", "binding"): pods.bind,
             ("pods", "eviction"): pods.evict,
+            ("serviceaccounts", "token"): self._tokens.issue,
         }
         self.ready = True
         self.streams: PodStreams | None = None
@@ -129,6 +135,8 @@ class ApiCore:
             return await self._kubelets().node_page(request, page["node"], page["path"] or "/")
         target = parse(request.path)
         if target is None:
+            if request.path in DOCUMENTS and request.user is not None and request.method in ("GET", "HEAD"):
+                return await self._tokens.document(request.path)
             return self._document(request)
         if request.user is None:
             raise unauthorized()

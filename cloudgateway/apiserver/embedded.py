@@ -34,6 +34,7 @@ from edgeappliance.kubeapi.storage import Change, ChangeType
 
 NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 DATABASE = "objects.db"
+PKI = "pki"
 TOKEN_FILE = "admin.token"  # noqa: S105 - a file's name
 STOP_SECONDS = 10.0
 CONTROLLER_PAUSE = 5.0
@@ -132,7 +133,14 @@ class EmbeddedApi:
                 store.forget(change.entry.name)
 
         store.listen(end_watches)
-        core = ApiCore(store=store, registry=registry, openapi=openapi, definitions=definitions, clock=clock)
+        core = ApiCore(
+            store=store,
+            registry=registry,
+            openapi=openapi,
+            definitions=definitions,
+            clock=clock,
+            keys=directory / PKI,
+        )
         api = cls(directory, clock=clock, database=database, store=store, core=core, registry=registry)
         try:
             await api._begin()
@@ -234,7 +242,7 @@ class EmbeddedApi:
     def _certificates(self, names: Iterable[str]) -> Any:
         from cloudgateway.apiserver.tls import ApiCertificates  # cryptography only where a certificate is handled
 
-        return ApiCertificates(self.directory / "pki", wall_ms=self._clock.wall_ms(), names=names)
+        return ApiCertificates(self.directory / PKI, wall_ms=self._clock.wall_ms(), names=names)
 
     def _token(self) -> str:
         """The administrator's bearer token, made once."""

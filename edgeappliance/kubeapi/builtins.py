@@ -82,6 +82,7 @@ _SUBRESOURCES = {
         Subresource("log", "Pod", ("get",)),
         Subresource("portforward", "PodPortForwardOptions", _BOTH),
     ),
+    "serviceaccounts": (Subresource("token", "TokenRequest", ("create",), "authentication.k8s.io"),),
 }
 _UPSERT = frozenset(("events", "endpoints", "leases", "services"))  # a PUT creates what is not there
 _SINGULAR = {"endpoints": "endpoints"}

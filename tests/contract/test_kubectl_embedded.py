@@ -1,5 +1,6 @@
 """What the embedded API does on its own (its small controllers), and what it refuses in plain words."""
 
+import base64
 import json
 from pathlib import Path
 
@@ -31,7 +32,6 @@ async def test_what_is_not_done_is_refused_in_plain_words(embedded: Kubectl) -> 
     assert "deployments" not in (await embedded.run("api-resources")).out
     applied = json.dumps(config_map("c"))
     assert "apply without --server-side" in await embedded.fails("apply", "--server-side", "-f", "-", text=applied)
-    assert "tokens are not issued" in await embedded.fails("create", "token", "default")
     await embedded.apply(pod("p", "busybox:1"))
     assert "cloudstream.enable is false" in await embedded.fails("logs", "p")
     assert "cloudstream.enable is false" in await embedded.fails("exec", "p", "--", "true")
@@ -138,6 +138,19 @@ async def test_a_node_is_cordoned_and_drained(embedded: Kubectl) -> None:
     assert "FailedScheduling" in described
     await embedded.run("uncordon", "edge-1", all=True)
     await embedded.run("wait", "--for=condition=PodScheduled", "pod/r", "--timeout=10s")
+
+
+async def test_a_token_of_a_service_account(embedded: Kubectl) -> None:
+    await embedded.run("create", "serviceaccount", "sa")
+    value = pod("p", "busybox:1")
+    value["spec"]["serviceAccountName"] = "sa"
+    await embedded.apply(value)
+    asked = ("--duration", "15m", "--audience", "vault", "--bound-object-kind", "Pod", "--bound-object-name", "p")
+    token = (await embedded.run("create", "token", "sa", *asked)).out
+    body = token.split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    assert (claims["aud"], claims["exp"] - claims["iat"]) == (["vault"], 900)
+    assert claims["kubernetes.io"]["pod"]["name"] == "p"
 
 
 async def test_certificate_requests_can_be_approved(embedded: Kubectl) -> None:
