@@ -37,7 +37,9 @@ from edgeappliance.kernel.clock import Clock
 from edgeappliance.kernel.database import Database
 from edgeappliance.kernel.supervisor import Supervisor, TaskScope
 from edgeappliance.metamanager.metamanager import MetaManager
+from edgeappliance.metamanager.objects import Change
 from edgeappliance.store import MetaStore, PodStore
+from edgeappliance.wire.operations import ResourceType
 
 
 class PodParts:
@@ -62,6 +64,8 @@ class PodParts:
         self._machine = machine
         self._cloud = cloud
         self._listeners: list[Callable[[], None]] = []
+        self._labels: dict[str, str] | None = None
+        meta.subscribe(ResourceType.NODE, self._node_changed)
         settings = config.edged
         self.docker: DockerService = supervisor.add(
             "docker", lambda scope: DockerService(scope, socket=Path(settings.docker), node=node, clock=clock)
@@ -167,16 +171,10 @@ class PodParts:
             facts=Facts(node_name=self._node, cpu=cpu, memory=memory, storage=storage),
             settings=self._sandbox_settings(),
         )
-        capacity = Capacity(
-            name=self._node,
-            labels={**self._machine.labels(self._node), **self._config.node.labels},
-            cpu=cpu,
-            memory=memory,
-            storage=storage,
-        )
         settings = self._config.edged
 
         def admission(pod: Pod, others: list[Pod]) -> tuple[str, str] | None:
+            capacity = Capacity(name=self._node, labels=self._labels, cpu=cpu, memory=memory, storage=storage)
             return admit(pod, others, capacity, max_pods=settings.max_pods, privileged_allowed=settings.privileged)
 
         return Edged(
@@ -204,6 +202,13 @@ class PodParts:
             memory=self._machine.memory_kib * 1024,
             seccomp_profiles=self._config.state_path / "seccomp",
         )
+
+    async def _node_changed(self, change: Change) -> None:
+        """The node as the API has it: an administrator may have given it labels since it registered."""
+        metadata = change.value.get("metadata") if change.value is not None else None
+        if change.resource.name == self._node and isinstance(metadata, dict):
+            labels = metadata.get("labels")
+            self._labels = labels if isinstance(labels, dict) else {}
 
     def _probed(self, uid: str) -> None:
         worker = self.edged.workers.get(uid)

@@ -1,7 +1,7 @@
 """Whether a pod may run on this node at all, in the words of a kubelet that refuses one."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 
 from edgeappliance.edged.pods.resources import CPU, MEMORY, STORAGE, pod_request, whole
@@ -30,10 +30,13 @@ EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """What the node is and has to give. cpu in millicores, memory and storage in bytes; 0: not known, not checked."""
+    """What the node is and has to give. cpu in millicores, memory and storage in bytes; 0: not known, not checked.
+
+    labels: those that the API has for the node, which are more than it registered with; None: not known, not checked.
+    """
 
     name: str
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] | None = None
     cpu: int = 0
     memory: int = 0
     storage: int = 0
@@ -63,7 +66,7 @@ def _system(pod: Pod, machine: Capacity) -> Refusal | None:
     if pod.spec.os is not None and pod.spec.os.name not in ("", "linux"):
         return "PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS"
     wanted = pod.spec.node_selector.get("kubernetes.io/os")
-    if wanted is not None and wanted != machine.labels.get("kubernetes.io/os", "linux"):
+    if wanted not in (None, "linux"):
         return (
             "PodOSSelectorNodeLabelDoesNotMatch",
             "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label",
@@ -114,19 +117,23 @@ def _out_of(resource: str, wanted: int, used: int, capacity: int) -> Refusal:
 def _place(pod: Pod, machine: Capacity) -> Refusal | None:
     if pod.spec.node_name and pod.spec.node_name != machine.name:
         return "NodeName", "Predicate NodeName failed: node(s) didn't match the requested node name"
+    if machine.labels is None:
+        return None
     required = pod.spec.affinity.node_affinity.required
-    selected = all(machine.labels.get(key) == value for key, value in pod.spec.node_selector.items())
-    if selected and (required is None or any(_matches(term, machine) for term in required.node_selector_terms)):
+    labels = machine.labels
+    selected = all(labels.get(key) == value for key, value in pod.spec.node_selector.items())
+    terms = None if required is None else required.node_selector_terms
+    if selected and (terms is None or any(_matches(term, machine.name, labels) for term in terms)):
         return None
     return "NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
 
 
-def _matches(term: NodeTerm, machine: Capacity) -> bool:
+def _matches(term: NodeTerm, name: str, labels: Mapping[str, str]) -> bool:
     """Of the terms one must match, of a term everything; an empty term matches nothing."""
     if not term.match_expressions and not term.match_fields:
         return False
-    fields = {"metadata.name": machine.name}
-    return all(_meets(one, machine.labels) for one in term.match_expressions) and all(
+    fields = {"metadata.name": name}
+    return all(_meets(one, labels) for one in term.match_expressions) and all(
         _meets(one, fields) for one in term.match_fields
     )
 

@@ -143,6 +143,12 @@ def test_another_node() -> None:
     assert (reason, message) == ("NodeName", "Predicate NodeName failed: node(s) didn't match the requested node name")
 
 
+def test_labels_that_are_not_known_are_no_reason() -> None:
+    pod = make_pod("a", nodeSelector={"disk": "hdd"})
+    assert admit(pod, (), Capacity(name="box"), max_pods=10) is None
+    assert admit(pod, (), Capacity(name="box", labels={}), max_pods=10) == AFFINITY
+
+
 def test_another_system() -> None:
     assert refused(make_pod("a", os={"name": "windows"}))[0] == "PodOSNotSupported"
     assert (
