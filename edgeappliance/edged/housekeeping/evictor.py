@@ -27,6 +27,9 @@ from edgeappliance.edged.volumes.tree import Usage as DiskUse
 from edgeappliance.kernel.clock import Clock
 from edgeappliance.kernel.log import get_logger
 
+IN_VAIN = 60.0
+"""Seconds after an attempt that freed no disk: looking at what every pod has there takes long."""
+
 ROOM_COMES = 30.0
 """Seconds that an evicted pod has to leave before another is evicted."""
 
@@ -65,6 +68,9 @@ class Evictor:
         self._pressures = Pressures()
         self._told: set[Signal] = set()
         self._leaving: tuple[str, float] | None = None
+        self._apart = False
+        """Whether the engine's data is on a file system of its own."""
+        self._disk_again = 0.0
         self._log = get_logger("edged")
         self.pressure: Pressure | None = None
         """The node's conditions; None before the first look."""
@@ -88,21 +94,25 @@ class Evictor:
         if self._room_comes(now):
             return
         for signal in short:
+            if signal.is_disk and now < self._disk_again:
+                continue
             if signal.is_disk and await self._reclaim(signal):
                 return
             if await self._evict_for(signal, measured[signal]):
                 return
+            if signal.is_disk:
+                self._disk_again = now + IN_VAIN
 
     async def _measure(self) -> tuple[dict[Signal, Level], bool]:
         """The levels, and whether process numbers run out."""
         images = await self._engine.root() if self._engine.connected else None
 
         def work() -> tuple[dict[Signal, Level], bool]:
-            apart = images is not None and _device(images) not in (None, _device(self._directory))
+            self._apart = images is not None and _device(images) not in (None, _device(self._directory))
             found = levels(
                 available_memory=self._cgroups.available_memory(),
                 node_fs=file_system(self._directory),
-                image_fs=file_system(images) if apart and images is not None else None,
+                image_fs=file_system(images) if self._apart and images is not None else None,
                 limits=self._limits,
             )
             return found, read_pressure(self._directory, limits=self._limits).pids
@@ -111,7 +121,8 @@ class Evictor:
 
     async def _reclaim(self, signal: Signal) -> bool:
         """Remove what no pod needs from the disk; whether that is enough."""
-        if not self._engine.connected:
+        elsewhere = self._apart and signal in (Signal.NODE_FS, Signal.NODE_INODES)
+        if elsewhere or not self._engine.connected:
             return False
         collected = await self._images.collect(EVERYTHING, min_age=0.0)
         if not collected.freed:
@@ -154,9 +165,13 @@ class Evictor:
             usages = await asyncio.to_thread(lambda: [self._cgroups.usage(item.pid) or Usage() for item in containers])
             parts = [Used(memory=usage.working_set) for usage in usages]
         else:
-            parts = [Used(disk=use.bytes, inodes=use.inodes) for use in await self._disk(containers)]
-            volumes = (await self._volumes.usage(worker.pod.uid)).values()
-            rest = Used(disk=sum(use.bytes for use in volumes), inodes=sum(use.inodes for use in volumes))
+            of_images = signal in (Signal.IMAGE_FS, Signal.IMAGE_INODES)
+            parts = [Used() for _ in containers]
+            if of_images or not self._apart:
+                parts = [Used(disk=use.bytes, inodes=use.inodes) for use in await self._disk(containers)]
+            if not of_images:
+                volumes = (await self._volumes.usage(worker.pod.uid)).values()
+                rest = Used(disk=sum(use.bytes for use in volumes), inodes=sum(use.inodes for use in volumes))
         for container, part in zip(containers, parts, strict=True):
             rest = Used(rest.memory + part.memory, rest.disk + part.disk, rest.inodes + part.inodes)
             if container.kind is not Kind.SANDBOX:

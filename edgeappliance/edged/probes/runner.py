@@ -101,9 +101,11 @@ class ProbeRunner:
         address = pod_ip or "127.0.0.1" if host_network else pod_ip
         target = Target(container.id, spec, address)
         known = self._watched.get(container.id)
-        if known is not None:
+        if known is not None and not any(task.cancelled() for task in known.tasks):
             known.target = target
             return
+        if known is not None:  # the component was stopped, and its timers with it
+            previous = self.probed(container.id)
         probes = {
             kind: probe
             for kind, probe in (
@@ -146,11 +148,6 @@ class ProbeRunner:
             return
         for task in watched.tasks:
             task.cancel()
-
-    def forget_all(self) -> None:
-        """As when the component stops."""
-        for id in list(self._watched):
-            self.forget(id)
 
     def probed(self, id: str) -> Probed:
         """What is known of a container; of one that is not watched (yet), that it has not started."""

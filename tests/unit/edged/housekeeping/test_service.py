@@ -193,7 +193,7 @@ async def test_short_of_disk_images_go_first_then_who_uses_most(dockerd: Dockerd
         stand.pods.workers["hoarder"].containers = ()
         await until(lambda: len(stand.pods.evicted) == 2)
         stand.pods.workers["noisy"].containers = ()
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.5)
     assert [uid for uid, _, _ in stand.pods.evicted] == ["hoarder", "noisy"]  # `quiet` would free nothing
     assert await stand.engine.image("unused:1") is None
     assert await stand.engine.image(BUSYBOX) is not None

@@ -179,13 +179,30 @@ async def test_a_new_address_is_taken_over_and_host_network_falls_back_to_loopba
         await stand.until(Probed())
 
 
-async def test_stopping_ends_every_timer(stand: Stand, scope: TaskScope) -> None:
+async def test_forgetting_ends_every_timer(stand: Stand, scope: TaskScope) -> None:
     probe = Probe(exec=Exec(command=["sleep", "5"]), timeout_seconds=10)
     for id in ("a", "b"):
         spec = Container(name="web", liveness_probe=probe, readiness_probe=probe)
         stand.runner.watch(container(id), spec, pod_ip="127.0.0.1")
     assert len(scope) == 4
-    stand.runner.forget_all()
+    for id in ("a", "b"):
+        stand.runner.forget(id)
     async with asyncio.timeout(2):
         while len(scope):
             await asyncio.sleep(0.005)
+
+
+async def test_a_component_that_is_stopped_and_started_goes_on_from_what_it_knew(
+    stand: Stand, scope: TaskScope
+) -> None:
+    async with web(lambda head: answer(200)) as peer:
+        spec = Container(name="web", startup_probe=http(peer.port), readiness_probe=http(peer.port, period_seconds=1))
+        stand.runner.watch(container(), spec, pod_ip="127.0.0.1")
+        await stand.until(Probed())
+        await scope.cancel()
+        asked = len(peer.heads)
+        stand.runner.watch(container(), spec, pod_ip="127.0.0.1")
+        assert stand.runner.probed("c1") == Probed()
+        async with asyncio.timeout(5):
+            while len(peer.heads) == asked:
+                await asyncio.sleep(0.01)
