@@ -189,6 +189,7 @@ class Appliance:
                 data_directory=config.state_path,
                 clock=self._clock,
                 runtime=pods.node_runtime() if pods is not None else None,
+                note=pods.note if pods is not None else None,
                 limits=_pressure_limits(config),
                 labels=config.node.labels,
             ),

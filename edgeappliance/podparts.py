@@ -13,7 +13,7 @@ from edgeappliance.edged.edged import Edged
 from edgeappliance.edged.engine.api import Image
 from edgeappliance.edged.engine.create import SandboxSettings
 from edgeappliance.edged.engine.service import DockerService
-from edgeappliance.edged.events import EventRecorder
+from edgeappliance.edged.events import EventRecorder, EventType, Regarding
 from edgeappliance.edged.facts import Limits, Machine, Pressure
 from edgeappliance.edged.housekeeping.images import ImageLimits
 from edgeappliance.edged.housekeeping.service import Housekeeping
@@ -147,6 +147,10 @@ class PodParts:
     def _image_directory(self) -> Path | None:
         facts = self.docker.engine.facts
         return facts.root if facts is not None else None
+
+    def note(self, reason: str, message: str) -> None:
+        """An event of this node."""
+        self.events.event(Regarding.node(self._node), EventType.NORMAL, reason, message)
 
     def node_runtime(self) -> "NodeRuntime":
         """What the node tells of what runs its pods."""

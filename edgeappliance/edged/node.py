@@ -96,6 +96,7 @@ class Node:
 
     runtime: what runs the pods; without one the node offers to run none, which keeps the scheduler away.
     limits: below what the machine is under pressure; allocatable is the capacity less these.
+    note: reason and message of an event of this node.
     labels: labels of the operator, given at registration beside those of every KubeEdge node.
     """
 
@@ -110,6 +111,7 @@ class Node:
         clock: Clock,
         runtime: Runtime | None = None,
         limits: Limits | None = None,
+        note: Callable[[str, str], None] | None = None,
         labels: Mapping[str, str] | None = None,
         heartbeat: float = HEARTBEAT,
     ) -> None:
@@ -121,6 +123,8 @@ class Node:
         self._clock = clock
         self._runtime = runtime
         self._limits = limits or Limits()
+        self._note = note
+        self._noted: dict[str, str] = {}
         self._labels = dict(labels or {})
         self._heartbeat = heartbeat
         self._status = NodeStatus()
@@ -136,6 +140,8 @@ class Node:
 
     async def start(self) -> None:
         self._machine = await asyncio.to_thread(read_machine, self._directory)
+        if self._note is not None:
+            self._note("Starting", "Starting kubelet.")
         if self._cloud.connected:
             self._condition.set(State.STARTING, "registering")
             self._up.set()
@@ -229,7 +235,19 @@ class Node:
             fixed["images"] = image_list(runtime.images())
             trouble = runtime.trouble
         self._status.set_fixed(fixed)
-        self._status.set_conditions(conditions(pressure, trouble=trouble), time=self._now(fraction=False))
+        found = conditions(pressure, trouble=trouble)
+        self._status.set_conditions(found, time=self._now(fraction=False))
+        self._note_changes(found)
+
+    def _note_changes(self, found: Mapping[str, Mapping[str, Any]]) -> None:
+        """An event for each condition that has turned, and for each at the start."""
+        if self._note is None:
+            return
+        for kind, condition in found.items():
+            if self._noted.get(kind) != condition["status"]:
+                self._noted[kind] = condition["status"]
+                reason = event_reason(kind, condition)
+                self._note(reason, f"Node {self._name} status is now: {reason}")
 
     async def _register(self) -> None:
         labels = self._machine.labels(self._name) if self._machine is not None else {}
@@ -330,6 +348,13 @@ class Node:
         milliseconds = self._clock.wall_ms()
         text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
         return f"{text}.{milliseconds % 1000:03d}000Z" if fraction else f"{text}Z"
+
+
+def event_reason(kind: str, condition: Mapping[str, Any]) -> str:
+    """A kubelet's reason of the event about a condition: `NodeReady`, `NodeHasNoDiskPressure`."""
+    if kind == "Ready":
+        return "NodeReady" if condition["status"] == "True" else "NodeNotReady"
+    return str(condition["reason"]).replace("Kubelet", "Node", 1)
 
 
 def image_list(images: Sequence[Image]) -> list[dict[str, Any]]:

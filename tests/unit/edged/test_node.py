@@ -1,7 +1,7 @@
 """The node against a scripted cloud: deletion, conflicts, new links."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,12 @@ LEASE = f"kube-node-lease/lease/{NODE}"
 
 @asynccontextmanager
 async def node(
-    cloud: KubeEdgeCloud, directory: Path, *, heartbeat: float = 0.1, runtime: "Pods | None" = None
+    cloud: KubeEdgeCloud,
+    directory: Path,
+    *,
+    heartbeat: float = 0.1,
+    runtime: "Pods | None" = None,
+    note: Callable[[str, str], None] | None = None,
 ) -> AsyncIterator[Node]:
     parts: list[Node] = []
 
@@ -37,6 +42,7 @@ async def node(
                 clock=SystemClock(),
                 heartbeat=heartbeat,
                 runtime=runtime,
+                note=note,
                 limits=Limits(memory_kib=200 * 1024, disk=0.2) if runtime is not None else None,
             )
 
@@ -178,6 +184,28 @@ async def test_a_runtime_that_is_down_is_told_at_once_and_so_is_its_return(
         pods.trouble = ""
         part.changed()
         await kubeedge.wait(lambda cloud: condition(cloud, "Ready")["status"] == "True")
+
+
+async def test_each_condition_that_turns_is_an_event(kubeedge: KubeEdgeCloud, tmp_path: Path) -> None:
+    pods = Pods(pressed=Pressure())
+    noted: list[tuple[str, str]] = []
+    async with node(
+        kubeedge, tmp_path, runtime=pods, note=lambda reason, message: noted.append((reason, message))
+    ) as part:
+        await kubeedge.wait(lambda cloud: len(cloud.messages(LEASE, "update")) >= 2)
+        assert noted.pop(0) == ("Starting", "Starting kubelet.")
+        assert [reason for reason, _ in noted] == [
+            "NodeHasSufficientMemory",
+            "NodeHasNoDiskPressure",
+            "NodeHasSufficientPID",
+            "NodeReady",
+        ]
+        assert noted[-1][1] == f"Node {NODE} status is now: NodeReady"
+        noted.clear()
+        pods.pressed, pods.trouble = Pressure(disk=True), "container runtime is down"
+        part.changed()
+        await kubeedge.wait(lambda cloud: condition(cloud, "Ready")["status"] == "False")
+        assert [reason for reason, _ in noted] == ["NodeHasDiskPressure", "NodeNotReady"]
 
 
 async def test_the_pressure_that_evicts_is_the_pressure_that_is_shown(kubeedge: KubeEdgeCloud, tmp_path: Path) -> None:
