@@ -19,6 +19,7 @@ edgecore turns this box into a Kubernetes edge node that speaks to machines.
   edgecore status                                            how every part is doing, and what to do next
   edgecore devices                                           every device with its properties and values
   edgecore pods | logs | exec                                the pods of this box, also while it is offline
+  edgecore autonomy                                          what would survive a cut from the cloud
 """
 
 STATUS_HELP = """\
@@ -46,6 +47,13 @@ EXEC_HELP = """\
 Runs a command in a container of this box: edgecore exec -it POD -- sh
 
 exit code: that of the command; 1 when it could not run
+"""
+
+AUTONOMY_HELP = """\
+Says before a cut what would survive it: for each pod whether its images, config maps, secrets and tokens are on this
+box, days of certificate, what waits for the cloud, and what keeps the time. Below, what to do about the rest.
+
+exit code: 0 everything would survive, 1 something would not, or no edgecore answers
 """
 
 RUN_HELP = """\
@@ -129,6 +137,12 @@ def parser() -> argparse.ArgumentParser:
     devices.add_argument("device", nargs="?", default="", metavar="NAMESPACE/NAME", help="only this device")
     devices.add_argument("--json", action="store_true", help="as JSON")
     devices.set_defaults(verb=_devices)
+
+    autonomy = _add(
+        verbs, "autonomy", common, help="what would survive a cut from the cloud", description=AUTONOMY_HELP
+    )
+    autonomy.add_argument("--json", action="store_true", help="as JSON")
+    autonomy.set_defaults(verb=_autonomy)
 
     _add_pod_verbs(verbs, common)
 
@@ -234,6 +248,12 @@ def _devices(options: argparse.Namespace, config: EdgeSettings) -> int:
     from edgeappliance.cli.status import devices
 
     return devices(config.control_socket, only=options.device, as_json=options.json)
+
+
+def _autonomy(options: argparse.Namespace, config: EdgeSettings) -> int:
+    from edgeappliance.cli.autonomy import autonomy
+
+    return autonomy(config.control_socket, as_json=options.json)
 
 
 def _pods(options: argparse.Namespace, config: EdgeSettings) -> int:

@@ -1,13 +1,14 @@
 """edgecore autonomy: what is here and what is not, said before the cut, with what to do."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgeappliance.cli.autonomy import render_autonomy
+from edgeappliance.cli.autonomy import autonomy, render_autonomy
 from edgeappliance.edged.autonomy import (
     DAY,
     ClockSource,
@@ -24,6 +25,7 @@ from edgeappliance.edged.autonomy import (
 from edgeappliance.edged.engine.api import EngineAway, Image
 from edgeappliance.edged.pods.reading import read_pod
 from edgeappliance.kernel.clock import ManualClock
+from edgeappliance.kernel.control import ControlServer
 from edgeappliance.store.database import open_store
 from edgeappliance.store.meta import MetaRow, MetaStore
 
@@ -242,3 +244,22 @@ def test_names_from_outside_do_not_steer_the_terminal() -> None:
         "engine": part,
     }
     assert not any("\x1b" in line for line in render_autonomy(found))
+
+
+@pytest.mark.parametrize(("survives", "code"), [(True, 0), (False, 1)])
+async def test_the_verb_says_by_its_exit_code_whether_all_would_survive(
+    tmp_path: Path, store: MetaStore, rtc: Path, capsys: pytest.CaptureFixture[str], survives: bool, code: int
+) -> None:
+    async def answer(arguments: Mapping[str, Any]) -> Any:
+        return await ask(store, Shelf("i:1" if survives else "other:1"), rtc, pod())
+
+    server = ControlServer(path=tmp_path / "control.sock", verbs={"autonomy": answer})
+    await server.start()
+    try:
+        for as_json in (False, True):
+            assert await asyncio.to_thread(autonomy, tmp_path / "control.sock", as_json=as_json) == code
+        out = capsys.readouterr().out
+        assert "node n" in out
+        assert json.loads(out[out.index("{") :])["survives"] is survives
+    finally:
+        await server.stop()
