@@ -17,9 +17,10 @@ PODS = "/api/v1/namespaces/default/pods"
 
 
 class PodSite:
-    """`stand`, `engine`, and pods by way of the API."""
+    """`stand`, `engine`, and pods by way of the API. `edged`: settings beside those of the stand."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, edged: dict[str, Any] | None = None) -> None:
+        self._edged = edged or {}
         self.engine = Dockerd()
         self.stand: Stand
         self._session: aiohttp.ClientSession
@@ -29,6 +30,8 @@ class PodSite:
         try:
             await self.engine.image(BUSYBOX, changes=['CMD ["sh"]', "ENV PATH=/bin"])
             self.stand = await Stand(docker=self.engine.socket).__aenter__()
+            self.stand.edge_settings["edged"] |= self._edged
+            self.stand.write_settings()
             await self.stand.start_gateway()
             await self.stand.join()
             await self.stand.start_edge()

@@ -1,6 +1,7 @@
 """Pods and kill -9, dead engines, full disks, silent registries, jumping clocks: one container each, none left over."""
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -232,14 +233,15 @@ async def test_the_clock_jumps_while_a_container_waits_after_a_crash(engine: Doc
         assert again["status"]["containerStatuses"] == steady["status"]["containerStatuses"]
 
 
-async def test_the_disk_of_the_state_is_full(engine: Dockerd, tmp_path: Path) -> None:
+async def test_the_disk_of_the_state_is_full(tmp_path: Path) -> None:
     """What runs goes on; a pod whose volume cannot be written says why, and starts when there is room again."""
     state_dir = tmp_path / "small"
     state_dir.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", state_dir], check=False).returncode:
         pytest.skip("no real full disk: mounting a tmpfs is not allowed here")
-    try:
-        async with Stand(docker=engine.socket) as site:
+    try:  # mounted first: the engine sees what there is when it starts
+        async with engine_of_its_own() as engine, Stand(docker=engine.socket) as site:
+            await engine.image(BUSYBOX, changes=['CMD ["sh"]', "ENV PATH=/bin"])
             site.edge_settings["state_dir"] = str(state_dir)
             site.edge_settings["edged"] |= {"evict_disk_percent": 0}
             site.write_settings()
@@ -253,13 +255,9 @@ async def test_the_disk_of_the_state_is_full(engine: Dockerd, tmp_path: Path) ->
 
             await eventually(lambda: ready("before"), what="the first pod", timeout=40)
             filler = state_dir / "filler"
-            with filler.open("wb") as file:
-                try:
-                    while True:
-                        file.write(os.urandom(4096))
-                        file.flush()
-                except OSError:
-                    pass
+            with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(os.urandom(1024))
             mounts = [{"name": "big", "mountPath": "/big"}]
             data = {"blob": "x" * 100_000}
             config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "big"}, "data": data}
