@@ -4,6 +4,7 @@ Pods of a node that is silent are not evicted: the box goes on alone, and nobody
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from cloudgateway.apiserver import binding
@@ -21,8 +22,8 @@ Object = dict[str, Any]
 
 NODES, PODS = "nodes", "pods"
 COMPONENT = "node-controller"
-BREATH = 200
-"""Nodes after which others get their turn."""
+AT_ONCE = 64
+"""Nodes whose changes share a commit: all of a site fall silent together when its gateway is cut off."""
 _ENDED = ("Succeeded", "Failed")
 
 
@@ -41,20 +42,30 @@ class Readiness:
 
     async def examine(self) -> None:
         """Look at the nodes that changed since the last time. Raises StorageError."""
-        present = set()
-        for index, entry in enumerate(self._store.entries(NODES)):
-            if index % BREATH == BREATH - 1:
-                await asyncio.sleep(0)
-            present.add(entry.name)
-            if self._seen.get(entry.name) == entry.version:
-                continue
-            node = entry.object()
-            await self._taint(entry, node)
-            await self._follow(entry, ready=condition(node, "Ready") == "True")
-            self._seen[entry.name] = entry.version
+        entries = self._store.entries(NODES)
+        present = {entry.name for entry in entries}
+        changed = [entry for entry in entries if self._seen.get(entry.name) != entry.version]
+        if changed:
+            pods = self._pods_by_node()
+            for start in range(0, len(changed), AT_ONCE):
+                await asyncio.gather(*(self._look_at(entry, pods) for entry in changed[start : start + AT_ONCE]))
         for name in [name for name in self._seen if name not in present]:
             del self._seen[name]
             self._ready.pop(name, None)
+
+    def _pods_by_node(self) -> dict[str, list[Entry]]:
+        found: dict[str, list[Entry]] = {}
+        for pod in self._store.entries(PODS):
+            if pod.fields.get("status.phase") not in _ENDED:
+                found.setdefault(pod.fields.get("spec.nodeName", ""), []).append(pod)
+        return found
+
+    async def _look_at(self, entry: Entry, pods: dict[str, list[Entry]]) -> None:
+        node = entry.object()
+        if condition(node, "Ready"):  # one that has not reported yet is about to
+            await self._taint(entry, node)
+        await self._follow(entry, pods.get(entry.name, ()), ready=condition(node, "Ready") == "True")
+        self._seen[entry.name] = entry.version
 
     async def _taint(self, entry: Entry, node: Object) -> None:
         time = rfc3339(self._clock.wall_ms())
@@ -75,12 +86,11 @@ class Readiness:
 
         await self._writer.modify(resource, entry, change)
 
-    async def _follow(self, entry: Entry, *, ready: bool) -> None:
+    async def _follow(self, entry: Entry, pods: Sequence[Entry], *, ready: bool) -> None:
         """At a change, and once after a start of ours, bring the pods of a node in line."""
         if self._ready.get(entry.name) is ready:
             return
         known = entry.name in self._ready
-        pods = [pod for pod in self._store.entries(PODS) if pod.fields.get("spec.nodeName") == entry.name]
         for pod in pods:
             await self._mark(pod, ready=ready)
         self._ready[entry.name] = ready
@@ -91,7 +101,7 @@ class Readiness:
 
     async def _mark(self, entry: Entry, *, ready: bool) -> None:
         resource = self._registry.stored(PODS)
-        if resource is None or entry.fields.get("status.phase") in _ENDED:
+        if resource is None:
             return
         time = rfc3339(self._clock.wall_ms())
         change = restore if ready else silence

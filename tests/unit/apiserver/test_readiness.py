@@ -117,6 +117,33 @@ async def test_taints_follow_conditions_and_keep_the_operators_own(embedded_api:
     assert await taints(embedded_api, "n") == [("mine", "NoSchedule")]
 
 
+async def test_a_node_that_has_not_reported_yet_gets_no_taint(embedded_api: Api, watch: NodeWatch) -> None:
+    """It reports a moment later, and each write is a push to it."""
+    made = await embedded_api.ok("POST", NODES, {"metadata": {"name": "n"}})
+    await watch.examine()
+    assert await embedded_api.ok("GET", f"{NODES}/n") == made
+
+
+async def test_a_site_that_falls_silent_as_a_whole_shares_commits(
+    embedded_api: Api, watch: NodeWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(60):
+        await node(embedded_api, f"n{number}", ready="Unknown")
+    commits = 0
+    database = embedded_api.embedded._database
+    write = database.write
+
+    async def counted(work: Any, *, durable: bool) -> Any:
+        nonlocal commits
+        commits += 1
+        return await write(work, durable=durable)
+
+    monkeypatch.setattr(database, "write", counted)
+    await watch.examine()
+    assert await taints(embedded_api, "n59") == [(UNREACHABLE, "NoSchedule")]
+    assert commits < 20
+
+
 async def test_a_restart_of_ours_brings_pods_in_line_without_telling_again(
     embedded_api: Api, api_clock: ManualClock, watch: NodeWatch
 ) -> None:
