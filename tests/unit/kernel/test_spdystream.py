@@ -35,10 +35,10 @@ async def accepted(server: Spdy) -> SpdyStream:
 
 
 async def read_all(stream: SpdyStream) -> bytes:
-    data = b""
+    data = bytearray()
     while part := await stream.read():
         data += part
-    return data
+    return bytes(data)
 
 
 async def test_streams_carry_both_ways() -> None:

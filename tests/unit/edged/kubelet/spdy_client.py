@@ -72,10 +72,10 @@ async def session(
 
 
 async def read_all(stream: SpdyStream) -> bytes:
-    data = b""
+    data = bytearray()
     while part := await stream.read():
         data += part
-    return data
+    return bytes(data)
 
 
 async def read_until(stream: SpdyStream, text: bytes) -> bytes:
