@@ -18,6 +18,7 @@ from edgeappliance.wire.remotecommand import (
 )
 
 MAX_RESULT = 64 * 1024
+_GOING_AWAY = 1001
 DRAIN_SECONDS = 10.0
 """For output that is still under way when the result is there."""
 
@@ -61,7 +62,10 @@ async def translate(socket: Socket, protocol: WebSocketProtocol, pipe: Duplex, *
     except (OSError, TimeoutError) as error:
         await talk.result(encode_result(Result(error=f"the stream broke: {error}"), status=protocol.status))
     finally:
-        await socket.close()
+        if talk.said:
+            await socket.close()
+        else:  # a normal end without a result would be success to the client
+            await socket.close(_GOING_AWAY, "the stream was cut")
 
 
 class _Talk:
@@ -69,7 +73,8 @@ class _Talk:
         self._socket = socket
         self._protocol = protocol
         self._inward: dict[int, SpdyStream] = {}
-        self._said = False
+        self.said = False
+        """Whether the client knows how it ended."""
 
     async def run(self, spdy: Spdy, channels: Sequence[Channel]) -> None:
         """Open the streams in the order in which kubectl does, and carry them."""
@@ -124,9 +129,9 @@ class _Talk:
 
     async def result(self, data: bytes) -> None:
         """How it ended, once; nothing to say is success before v4."""
-        if self._said:
+        if self.said:
             return
-        self._said = True
+        self.said = True
         if data:
             try:
                 await self._send(Channel.ERROR, data)

@@ -257,3 +257,89 @@ async def test_first_look_of_a_kubelet(site: Site) -> None:
     done = await client_of("1.37", site.kubeconfig).run("top", "node")
     await measuring
     assert NODE in done.out, done.err
+
+
+async def test_tunnel_cut_in_the_middle(site: Site, client: Client) -> None:
+    """Nobody hangs: the terminal ends with an error, the command ends on the box, the next exec works."""
+    async with (
+        client.running("exec", "-i", "p", "--", "cat") as terminal,
+        client.running("logs", "-f", "p", "--tail", "1") as log,
+    ):
+        assert terminal.stdin is not None
+        assert terminal.stdout is not None
+        assert log.stdout is not None
+        terminal.stdin.write(b"before\n")
+        async with asyncio.timeout(20):
+            assert await terminal.stdout.readline() == b"before\n"
+            await log.stdout.readline()
+        tunnel = site.tunnels.cloud.tunnel(NODE)
+        assert tunnel is not None
+        tunnel.line.abort("cut by the test")
+        async with asyncio.timeout(20):
+            code = await terminal.wait()
+            # Over SPDY kubectl takes an end without a result for success, whoever its peer is.
+            assert code != 0 or client.speaks_spdy
+            await log.wait()
+    await until(lambda: site.kubelet.running == 0 and site.kubelet.open == 0)
+    await until(lambda: site.tunnels.cloud.tunnel(NODE) not in (None, tunnel))
+    done = await client.run("exec", "p", "--", "echo", "again")
+    assert done.out == "again\n", done.err
+
+
+async def test_client_killed_in_the_middle(site: Site, client: Client) -> None:
+    async with client.running("exec", "-i", "p", "--", "cat") as terminal:
+        assert terminal.stdin is not None
+        assert terminal.stdout is not None
+        terminal.stdin.write(b"before\n")
+        async with asyncio.timeout(20):
+            await terminal.stdout.readline()
+        terminal.kill()
+    await until(lambda: site.kubelet.running == 0 and site.kubelet.open == 0)
+    assert site.edge.stream.health().details["streams"] == 0
+
+
+async def test_output_that_is_not_read_holds_up_nobody(site: Site, client: Client) -> None:
+    """A kubectl that stands still beside others: what it does not read stays on the box."""
+    async with client.running("exec", "p", "--", "cat", "/dev/zero") as flood:
+        await until(lambda: site.kubelet.running == 1, timeout=20)
+        await asyncio.sleep(1.0)
+        tunnel = site.tunnels.cloud.tunnel(NODE)
+        assert tunnel is not None
+        assert tunnel.tunnel.waiting < 2_000_000
+        done = await client.run("exec", "p", "--", "echo", "beside")
+        assert done.out == "beside\n", done.err
+        flood.kill()
+    await until(lambda: site.kubelet.running == 0)
+
+
+async def test_api_closes_in_the_middle(site: Site) -> None:
+    client = client_of("1.37", site.kubeconfig)
+    async with client.running("exec", "-i", "p", "--", "cat") as terminal:
+        assert terminal.stdin is not None
+        assert terminal.stdout is not None
+        terminal.stdin.write(b"before\n")
+        async with asyncio.timeout(20):
+            await terminal.stdout.readline()
+            await site.api.close()
+            assert await terminal.wait() != 0
+    await until(lambda: site.kubelet.running == 0 and site.kubelet.open == 0)
+
+
+async def test_size_of_the_terminal(site: Site, client: Client) -> None:
+    """kubectl under a pty of its own tells the size, and has one output only."""
+    arguments = ["exec", "-it", "p", "--", "cat"]
+    command = " ".join([client.program, "--kubeconfig", str(client.kubeconfig), *arguments])
+    process = await asyncio.create_subprocess_exec(
+        "script", "-qec", f"stty cols 123 rows 45; exec {command}", "/dev/null",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        env={"PATH": os.environ["PATH"], "HOME": str(site.kubeconfig.parent), "SHELL": "/bin/sh", **client.settings},
+    )  # fmt: skip
+    try:
+        await until(lambda: (123, 45) in site.kubelet.sizes, timeout=20)
+        query = site.kubelet.asked[-1].query
+        assert "error" not in query
+        assert query["tty"] == ["1"]
+    finally:
+        process.kill()
+        await process.communicate()
+    await until(lambda: site.kubelet.running == 0)

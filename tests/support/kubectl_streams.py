@@ -21,6 +21,7 @@ class Client:
     program: str
     kubeconfig: Path
     settings: dict[str, str]
+    speaks_spdy: bool
 
     async def start(self, *args: str) -> asyncio.subprocess.Process:
         home = str(self.kubeconfig.parent)
@@ -55,9 +56,10 @@ class Client:
 def client_of(version: str, kubeconfig: Path) -> Client:
     """One of VERSIONS; the old one is fetched when it is not there."""
     if version != "1.20":
-        return Client(binary(), kubeconfig, _SPDY if "SPDY" in version else {})
+        spdy = "SPDY" in version
+        return Client(binary(), kubeconfig, _SPDY if spdy else {}, spdy)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     program = cache / "edgeappliance" / "kubectl-1.20" / "kubectl"
     if not program.exists():
         subprocess.run(["bash", str(Path(__file__).with_name("fetch_old_kubectl.sh"))], check=True)
-    return Client(str(program), kubeconfig, {})
+    return Client(str(program), kubeconfig, {}, True)

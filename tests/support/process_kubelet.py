@@ -84,15 +84,16 @@ class ProcessKubelet(ScriptedKubelet):
         inward = [asyncio.create_task(_feed(streams.get("stdin"), process.stdin)),
                   asyncio.create_task(self._resize(streams.get("resize")))]  # fmt: skip
         try:
-            await asyncio.gather(
-                _drain(process.stdout, streams.get("stdout")), _drain(process.stderr, streams.get("stderr"))
-            )
-            await self._result(streams, Result(await process.wait()))
+            with contextlib.suppress(OSError):
+                await asyncio.gather(
+                    _drain(process.stdout, streams.get("stdout")), _drain(process.stderr, streams.get("stderr"))
+                )
+                await self._result(streams, Result(await process.wait()))
         finally:
             self.running -= 1
             if process.returncode is None:
                 process.kill()
-                await process.wait()
+            await process.communicate()  # what nobody read: else its pipes stay open
             for task in inward:
                 task.cancel()
             await asyncio.wait(inward)
@@ -155,9 +156,10 @@ async def _feed(stream: SpdyStream | None, target: asyncio.StreamWriter) -> None
         while stream is not None and (data := await stream.read()):
             target.write(data)
             await target.drain()
-        target.close()
     except OSError:
-        return
+        pass  # the client is gone: the command reads the end of its input
+    finally:
+        target.close()
 
 
 async def _drain(source: asyncio.StreamReader, stream: SpdyStream | None) -> None:
