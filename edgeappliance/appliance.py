@@ -5,6 +5,7 @@ import fcntl
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -25,7 +26,7 @@ from edgeappliance.eventbus.broker import Broker
 from edgeappliance.eventbus.service import EventBus
 from edgeappliance.kernel.clock import Clock, SystemClock
 from edgeappliance.kernel.component import State
-from edgeappliance.kernel.control import ControlServer
+from edgeappliance.kernel.control import ControlServer, Verb
 from edgeappliance.kernel.database import Database
 from edgeappliance.kernel.errors import OperatorError
 from edgeappliance.kernel.files import make_directory
@@ -157,7 +158,10 @@ class Appliance:
             self._add_node(cloud, pods)
         if pods is not None and hub is not None and config.edgestream.enable:
             self._add_stream(self._place.tunnel or hub)
-        verbs = {"status": self._status, "devices": self._device_list}
+        verbs: dict[str, Verb] = {"status": self._status, "devices": self._device_list}
+        if pods is not None:
+            files = IdentityFiles(config.identity_path) if hub is not None else None
+            verbs["autonomy"] = partial(pods.autonomy, files)
         if config.metrics.enable:
             add("metrics", lambda scope: self._metrics_server(), order=LATE)
         add("control", lambda scope: ControlServer(path=config.control_socket, verbs=verbs), order=LATE)

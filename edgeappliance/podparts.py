@@ -3,11 +3,14 @@
 Imported only where `edged.enable` is set: the Docker Engine's client and what hangs on it stay out of memory otherwise.
 """
 
+import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from edgeappliance.config.settings import EdgeSettings
+from edgeappliance.edged.autonomy import Wanted, report
 from edgeappliance.edged.cgroups import Cgroups
 from edgeappliance.edged.edged import Edged
 from edgeappliance.edged.engine.api import Image
@@ -32,6 +35,7 @@ from edgeappliance.edged.stats import Stats
 from edgeappliance.edged.tokens import Tokens
 from edgeappliance.edged.volumes.pod import PodVolumes
 from edgeappliance.edgehub.hub import EdgeHub
+from edgeappliance.edgehub.identity import IdentityFiles
 from edgeappliance.edgehub.solitary import NoCloud
 from edgeappliance.kernel.clock import Clock
 from edgeappliance.kernel.database import Database
@@ -60,6 +64,8 @@ class PodParts:
     ) -> None:
         self._config = config
         self._limits = limits
+        self._store = MetaStore(database)
+        self._clock = clock
         self._node = node
         self._machine = machine
         self._cloud = cloud
@@ -73,7 +79,7 @@ class PodParts:
         self.docker.engine.on_connection(lambda _: self._tell_node())
         self.objects = Objects(source=meta, link=cloud, clock=clock)
         self.events = EventRecorder(cloud=cloud, node=node, clock=clock, enabled=settings.events)
-        self.tokens = Tokens(source=meta, store=MetaStore(database), link=cloud, clock=clock)
+        self.tokens = Tokens(source=meta, store=self._store, link=cloud, clock=clock)
         self.volumes = PodVolumes(
             config.state_path,
             engine=self.docker.engine,
@@ -134,6 +140,19 @@ class PodParts:
                 syncing=lambda: self.edged.syncing,
                 clock=clock,
             ),
+        )
+
+    async def autonomy(self, files: IdentityFiles | None, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """What would survive a cut from the cloud. files: of this node's identity, None when it has no cloud."""
+        identity = await asyncio.to_thread(files.load) if files is not None else None
+        ends = identity.facts.not_after if identity is not None else None
+        return await report(
+            node=self._node,
+            pods=[Wanted(worker.pod, bool(worker.finished)) for worker in self.edged.workers.values()],
+            store=self._store,
+            engine=self.docker.engine,
+            certificate_ends=0.0 if files is not None and identity is None else ends,
+            clock=self._clock,
         )
 
     def on_change(self, callback: Callable[[], None]) -> None:
