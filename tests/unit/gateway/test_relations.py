@@ -13,7 +13,7 @@ from cloudgateway.kube.client import KubeClient, WatchEvent
 from cloudgateway.kube.informers import Informers
 from cloudgateway.kube.local_transport import LocalTransport
 from cloudgateway.kube.reflector import Reflector, Watched
-from cloudgateway.kube.resources import DEVICES, GVR, PERSISTENT_VOLUME_CLAIMS, PODS
+from cloudgateway.kube.resources import DEVICES, GVR, PERSISTENT_VOLUME_CLAIMS, PODS, SERVICE_ACCOUNTS
 from cloudgateway.kube.transport import Request, Response
 from cloudgateway.relations import Relations
 from cloudgateway.site import KubeNodes, Mirrors, prepare
@@ -59,6 +59,8 @@ def pod(name: str, node: str) -> dict[str, Any]:
 
 async def test_pods_bind_what_they_need_to_their_node(parts: tuple[KubeClient, Relations]) -> None:
     client, relations = parts
+    robot = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}}
+    await client.create(SERVICE_ACCOUNTS, robot, namespace="default")
     await client.create(PODS, pod("bound", "edge-1"), namespace="default")
     await client.create(PODS, pod("free", ""), namespace="default")
 
