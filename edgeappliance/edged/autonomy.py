@@ -226,7 +226,9 @@ async def _gather(
             continue
         try:
             images[name] = await engine.image(name) is not None
-        except (EngineAway, EngineRefused) as error:
+        except EngineRefused:
+            images[name] = False  # a name that no image can have
+        except EngineAway as error:
             trouble = error.message
     needed = [] if item.ended else sorted(references(pod), key=lambda one: (one.kind, one.name))
     here = {one: await store.get(_key(one)) is not None for one in needed if not one.optional}

@@ -22,7 +22,7 @@ from edgeappliance.edged.autonomy import (
     read_clock_source,
     report,
 )
-from edgeappliance.edged.engine.api import EngineAway, Image
+from edgeappliance.edged.engine.api import EngineAway, EngineRefused, Image
 from edgeappliance.edged.pods.reading import read_pod
 from edgeappliance.kernel.clock import ManualClock
 from edgeappliance.kernel.control import ControlServer
@@ -263,3 +263,21 @@ async def test_the_verb_says_by_its_exit_code_whether_all_would_survive(
         assert json.loads(out[out.index("{") :])["survives"] is survives
     finally:
         await server.stop()
+
+
+class Strict(Shelf):
+    """An engine that refuses names which are none."""
+
+    async def image(self, name: str) -> Image | None:
+        if " " in name:
+            raise EngineRefused("invalid reference format", code=400)
+        return await super().image(name)
+
+
+async def test_a_name_that_is_none_costs_the_other_pods_nothing(store: MetaStore, rtc: Path) -> None:
+    pods = [pod("bad", containers=[{"name": "c", "image": "Not Valid"}]), pod("good")]
+    found = await report(
+        node="n", pods=pods, store=store, engine=Strict("i:1"), certificate_ends=None, clock=ManualClock(), root=rtc
+    )
+    assert found["engine"]["trouble"] == ""
+    assert {row["name"]: row["survives"] for row in found["pods"]} == {"bad": False, "good": True}
