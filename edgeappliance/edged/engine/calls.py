@@ -30,7 +30,7 @@ class Calls:
     """A pool of threads, each with its own connection. `hung` is called on the loop when a call timed out."""
 
     def __init__(
-        self, socket: Path, *, hung: Callable[[], None], threads: int = THREADS, timeout: float = TIMEOUT
+        self, socket: Path, *, hung: Callable[[], None], threads: int = THREADS, timeout: int = TIMEOUT
     ) -> None:
         self._socket = socket
         self._hung = hung
@@ -85,10 +85,12 @@ class Calls:
             result, error = None, None
             try:
                 if client is None or spoken != self._version:
+                    from edgeappliance.edged.engine import transport
+
                     if client is not None:
                         client.close()
                     spoken = self._version
-                    client = connect(self._socket, version=spoken, timeout=self._timeout)
+                    client = transport.client(self._socket, version=spoken, timeout=self._timeout)
                 result = work(client)
             except Exception as raised:  # noqa: BLE001 - whatever it is, it belongs to the caller
                 error = raised if isinstance(raised, ApplianceError) else self._translate(raised, loop)
@@ -120,15 +122,6 @@ class Calls:
         ):
             return EngineAway(f"the Docker Engine went away: {_innermost(error)}")
         return error
-
-
-def connect(socket: Path, *, version: str, timeout: float) -> "APIClient":
-    """A client that reads no configuration, proxy or credentials of the user that runs us."""
-    import docker
-
-    client = docker.APIClient(base_url=f"unix://{socket}", version=version, timeout=timeout, num_pools=1)  # type: ignore[arg-type] # the stubs know no float
-    client.trust_env = False
-    return client
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -98,6 +98,7 @@ class Connection:
         self.connected = True
         self.connections += 1
         self._log.info("connected to the Docker Engine", version=facts.version, api=facts.api)
+        self._wake_all()
         for callback in self._listeners:
             callback(True)
 
@@ -105,11 +106,15 @@ class Connection:
         if not self.connected:
             return
         self.connected = False
+        self._wake_all()
+        for callback in self._listeners:
+            callback(False)
+
+    def _wake_all(self) -> None:
+        """Who waits for the end of a container looks for himself: its event may have been missed."""
         for waiters in self._waiting.values():
             for waiter in waiters:
                 waiter.set()
-        for callback in self._listeners:
-            callback(False)
 
     def _say(self, error: ApplianceError) -> None:
         if self.connected or error.message != self.trouble.message:
@@ -125,7 +130,7 @@ class Connection:
 
     @contextlib.contextmanager
     def watching(self, id: str) -> Iterator[asyncio.Event]:
-        """An event that is set when the container `id` (all 64 digits) ends or is removed, or the engine goes away."""
+        """Set when the container `id` (all 64 digits) ends or is removed, and when the engine goes or comes."""
         event = asyncio.Event()
         self._waiting.setdefault(id, set()).add(event)
         try:

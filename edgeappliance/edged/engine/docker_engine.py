@@ -188,17 +188,20 @@ class DockerEngine:
             if error.code in (NOT_FOUND, CONFLICT):  # gone, or not running any more
                 return True
             raise
-        try:
-            async with asyncio.timeout(timeout):
-                await ended.wait()
-        except TimeoutError:
-            pass
-        if not self.connected:
-            raise EngineAway(self.trouble)
-        # Also asked when an event came: it could be the end of a run before this one.
-        ended.clear()
-        document = await self._inspect(id)
-        return document is None or not document["State"].get("Running")
+        over = asyncio.get_running_loop().time() + timeout
+        while True:
+            try:
+                async with asyncio.timeout_at(over):
+                    await ended.wait()
+            except TimeoutError:
+                timeout = 0
+            # Asked whatever woke us: an event may be of a run before this one, the engine may have been away.
+            ended.clear()
+            document = await self._inspect(id)
+            if document is None or not document["State"].get("Running"):
+                return True
+            if timeout == 0:
+                return False
 
     async def remove(self, id: str) -> None:
         with self._connection.watching(id) as gone:

@@ -15,11 +15,14 @@ import pytest
 from edgeappliance.edged.engine.api import EngineAway, EngineRefused, LogQuery, PullFailed
 from edgeappliance.edged.engine.calls import Calls
 from edgeappliance.edged.engine.connection import may_protect
+from edgeappliance.edged.engine.docker_engine import DockerEngine
+from edgeappliance.edged.engine.events import OVERLAP
+from edgeappliance.kernel.clock import SystemClock
 from edgeappliance.kernel.component import State
 from edgeappliance.kernel.errors import ApplianceError
 from tests.support.docker_fixtures import BUSYBOX
 from tests.support.dockerd import Dockerd, engine_of_its_own
-from tests.unit.edged.engine.conftest import Running, body, until
+from tests.unit.edged.engine.conftest import NODE, Running, body, until
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -109,8 +112,26 @@ async def test_a_stop_that_waits_learns_that_the_engine_died(lively: Dockerd) ->
         await engine.stop(id, grace=0)
 
 
-async def test_a_hanging_engine_is_given_up_and_found_again(lively: Dockerd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeappliance.edged.engine.calls.TIMEOUT", 1)
+async def test_a_stop_whose_event_was_missed_looks_again_when_events_come_back(lively: Dockerd) -> None:
+    async with Running(lively.socket) as running:
+        engine = await running.connected()
+        id = await engine.create(body("sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.1; done"), name="obedient")
+        await engine.start(id)
+        await asyncio.sleep(0.3)
+        waiting = DockerEngine(socket=lively.socket, node=NODE, clock=SystemClock())
+        waiting.open()
+        waiting._calls.speak("1.41")  # calls work, events do not yet
+        stop = asyncio.ensure_future(waiting.stop(id, grace=40))
+        await asyncio.sleep(OVERLAP + 0.5)
+        assert not stop.done()
+        following = asyncio.ensure_future(waiting.follow())
+        await asyncio.wait_for(stop, timeout=3)
+        following.cancel()
+        await asyncio.wait([following])
+        await waiting.close()
+
+
+async def test_a_hanging_engine_is_given_up_and_found_again(lively: Dockerd) -> None:
     async with Running(lively.socket) as running:
         running.engine._calls._timeout = 1
         engine = await running.connected()
