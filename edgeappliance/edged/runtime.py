@@ -20,6 +20,7 @@ from edgeappliance.edged.pods.environment import ConfigMissing, Facts, environme
 from edgeappliance.edged.pods.limits import Unsupported
 from edgeappliance.edged.pods.observed import Kind, ObservedContainer
 from edgeappliance.edged.pods.plan import Probed, Situation, StartContainer, StopContainer
+from edgeappliance.edged.pods.reconcile import SANDBOX_CHANGED
 from edgeappliance.edged.pods.resources import qos_class
 from edgeappliance.edged.pods.spec import Container, Pod, spec_hash
 from edgeappliance.edged.pods.status import pod_status
@@ -97,6 +98,8 @@ class PodRuntime:
 
     async def start_sandbox(self, pod: Pod, attempt: int) -> ObservedContainer:
         """Volumes, then the container that holds the pod's network. Raises StartFailed, EngineAway."""
+        if attempt > 0:
+            self._events.pod(pod, "Normal", "SandboxChanged", SANDBOX_CHANGED)
         try:
             await self._volumes.prepare(pod, self._facts_of(pod))
         except VolumeError as error:

@@ -38,6 +38,8 @@ from edgeappliance.edged.pods.plan import (
 )
 
 SANDBOX_CHANGED = "Pod sandbox changed, it will be killed and re-created."
+"""Message of the event SandboxChanged, for every sandbox after the first."""
+
 SANDBOX_GRACE = 5
 """Seconds that a sandbox gets: it does nothing but end."""
 
@@ -131,7 +133,7 @@ class _Turn:
     def _replace_sandbox(self) -> None:
         """A first sandbox, or a new one once nothing is left in the old."""
         for container in self._containers_running():
-            self._stop(container, self._grace, SANDBOX_CHANGED)
+            self._stop(container, self._grace, f"Stopping container {container.name}")
         if self._stops or self._now.busy or self._containers_running() or self._now.blocked is not None:
             return
         sandbox = self._sandbox
@@ -228,17 +230,16 @@ class _Turn:
         running = {view.name: view.running for view in (*self._inits, *self._apps)}
         sandbox = self._sandbox
         for container in self._containers_running():
+            elsewhere = sandbox is not None and sandbox.running and container.sandbox not in ("", sandbox.id)
             if container.name not in running:
                 self._stop(container, self._grace, f"Container {container.name} is no longer in the pod")
-            elif running[container.name] is not container:
+            elif elsewhere or running[container.name] is not container:
                 self._stop(container, self._grace, f"Stopping container {container.name}")
-            elif sandbox is not None and sandbox.running and container.sandbox not in ("", sandbox.id):
-                self._stop(container, self._grace, SANDBOX_CHANGED)
         if self._stops:
             return
         for old in self._sandboxes():
             if old is not sandbox and old.running and not self._is_used(old):
-                self._stop(old, SANDBOX_GRACE, SANDBOX_CHANGED, hook=False)
+                self._stop(old, SANDBOX_GRACE, "Stopping sandbox", hook=False)
 
     # -- ending -----------------------------------------------------------------------------------------------
 

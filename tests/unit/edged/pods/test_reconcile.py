@@ -15,7 +15,7 @@ from edgeappliance.edged.pods.plan import (
     Stopped,
     Stopping,
 )
-from edgeappliance.edged.pods.reconcile import SANDBOX_CHANGED, reconcile
+from edgeappliance.edged.pods.reconcile import reconcile
 from tests.unit.edged.pods.make import (
     NOW,
     WALL,
@@ -249,7 +249,7 @@ def test_containers_of_a_dead_sandbox_end_before_a_new_one_is_made() -> None:
     pod = make_pod("a", "b")
     dead = sandbox(phase=Phase.EXITED)
     plan = reconcile(situation(pod, dead, running(pod, "a"), exited(pod, "b", code=1)))
-    assert plan.actions == (StopContainer("a-0", "a", 30, SANDBOX_CHANGED),)
+    assert plan.actions == (StopContainer("a-0", "a", 30, "Stopping container a"),)
     busy = situation(pod, dead, running(pod, "a"), stopping_ids=frozenset({"a-0"}))
     assert reconcile(busy).actions == ()
     over = reconcile(situation(pod, dead, exited(pod, "a", code=137), exited(pod, "b", code=1)))
