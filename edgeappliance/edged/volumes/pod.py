@@ -21,6 +21,7 @@ from edgeappliance.edged.volumes.contents import Contents, Objects, Tokens
 from edgeappliance.edged.volumes.errors import CONFIG_ERROR, VolumeError, set_up_failed
 from edgeappliance.edged.volumes.hostpath import HostPathError, HostSource, host_source
 from edgeappliance.edged.volumes.hosts import host_network_file, hosts_file
+from edgeappliance.edged.volumes.patience import NoAnswer, Patience
 from edgeappliance.edged.volumes.payload import PayloadError, with_group
 from edgeappliance.edged.volumes.subpath import Resolved, resolve, resolve_in_memory, sub_path
 from edgeappliance.edged.volumes.tree import Usage, measure, remove_tree
@@ -63,7 +64,14 @@ class PodVolumes:
     """
 
     def __init__(
-        self, state: Path, *, engine: VolumeEngine, objects: Objects, tokens: Tokens, cluster_domain: str
+        self,
+        state: Path,
+        *,
+        engine: VolumeEngine,
+        objects: Objects,
+        tokens: Tokens,
+        cluster_domain: str,
+        patience: Patience | None = None,
     ) -> None:
         self._pods = state / "pods"
         self._engine = engine
@@ -71,6 +79,7 @@ class PodVolumes:
         self._tokens = tokens
         self._cluster_domain = cluster_domain
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._patience = patience or Patience()
         self._log = get_logger("edged")
         self._expected: dict[tuple[str, str], tuple[_Expected, ...]] = {}
 
@@ -92,7 +101,7 @@ class PodVolumes:
             if volume.empty_dir is not None:
                 await self._make_empty_dir(pod, volume.name, volume.empty_dir, path)
             elif volume.host_path is not None:
-                await asyncio.to_thread(host_source, volume.host_path)
+                await self._source(pod, volume)
             elif not await asyncio.to_thread(is_filled, path):
                 await self._write(pod, volume, path, facts)
             else:
@@ -233,8 +242,8 @@ class PodVolumes:
                 resolved = await asyncio.to_thread(resolve_in_memory, sandbox_pid, seen, way, engine=inner, make=make)
             else:
                 source = await self._source(pod, volume)
-                resolved = await asyncio.to_thread(_resolve, source, way, make)
-        except (Escape, OSError) as error:
+                resolved = await self._patience.look(source.path, lambda: _resolve(source, way, make))
+        except (Escape, NoAnswer, OSError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             raise VolumeError(
                 f'failed to prepare subPath for volumeMount "{mount.name}" of container "{container.name}": '
@@ -247,9 +256,10 @@ class PodVolumes:
     async def _source(self, pod: Pod, volume: Volume) -> HostSource:
         if volume.host_path is None:
             return HostSource(str(self._directory(pod.uid) / "volumes" / volume.name))
+        wanted = volume.host_path
         try:
-            return await asyncio.to_thread(host_source, volume.host_path)
-        except HostPathError as error:
+            return await self._patience.look(wanted.path, lambda: host_source(wanted))
+        except (HostPathError, NoAnswer) as error:
             raise set_up_failed(volume.name, str(error)) from None
 
     def _write_hosts(self, pod: Pod, path: Path, facts: Facts) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from edgeappliance.edged.engine.create import SandboxSettings, container_body, sandbox_body, spec_hash
+from edgeappliance.edged.engine.create import SandboxSettings, container_body, sandbox_body
 from edgeappliance.edged.engine.docker_engine import DockerEngine
 from edgeappliance.edged.pause.archive import IMAGE, archive
 from edgeappliance.edged.pods.environment import Facts
 from edgeappliance.edged.pods.observed import Kind, ObservedContainer
-from edgeappliance.edged.pods.spec import Container, Pod
+from edgeappliance.edged.pods.spec import Container, Pod, spec_hash
 from edgeappliance.edged.volumes.errors import VolumeError
 from edgeappliance.edged.volumes.pod import PodVolumes
 from tests.support.docker_fixtures import BUSYBOX
