@@ -80,6 +80,16 @@ class Volumes(Protocol):
 
 
 class Events(Protocol):
+    @property
+    def waiting(self) -> int:
+        """Events that have not been sent."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Events that never will be."""
+        ...
+
     def event(self, regarding: Regarding, type: str, reason: str, message: str) -> None: ...
 
     def flush(self) -> None: ...

@@ -29,18 +29,23 @@ REMAINS_EVERY = 60.0
 COLLECT_EVERY = 300.0
 """As a kubelet's image garbage collection."""
 
+ENGINE_EVERY = 3.0
+
 
 @dataclass(slots=True)
 class _Chore:
+    """needs_engine: while the engine is away, it is looked for every ENGINE_EVERY seconds."""
+
     every: float
     work: Callable[[], Awaitable[None]]
+    needs_engine: bool = True
     at: float = 0.0
 
 
 class Housekeeping:
     """A component. Everything that takes long runs only when something is short or has a limit.
 
-    changed: called when `pressure` has changed, so that the node tells it at once.
+    changed: called when `pressure` or `images` have changed, so that the node tells it at once.
     kept: names of images that are never removed.
     pace: times the seconds between rounds.
     """
@@ -72,6 +77,7 @@ class Housekeeping:
         self._clock = clock
         self._pace = pace
         self._image_limits = image_limits
+        self._changed = changed
         self._images = ImageCollector(engine, clock=clock, in_use=self._images_in_use, kept=kept)
         self._evictor = Evictor(
             node=node,
@@ -104,7 +110,8 @@ class Housekeeping:
     async def start(self) -> None:
         self._orphans.forget()
         # Two rounds beside each other: ending the remains of a pod takes as long as its grace period.
-        self._scope.spawn(self._run(_Chore(SIGNALS_EVERY, self._evictor.check_signals)), name="pressure")
+        signals = _Chore(SIGNALS_EVERY, self._evictor.check_signals, needs_engine=False)
+        self._scope.spawn(self._run(signals), name="pressure")
         rounds = (
             _Chore(LIMITS_EVERY, self._evictor.check_limits),
             _Chore(IMAGES_EVERY, self._look_at_images),
@@ -119,16 +126,25 @@ class Housekeeping:
         self._condition.set(State.STOPPED)
 
     def health(self) -> Health:
-        details = {"images": len(self.images), "evictions_total": self._evictor.evictions}
+        details = {
+            "images": len(self.images),
+            "evictions_total": self._evictor.evictions,
+            "events_waiting": self._events.waiting,
+            "events_dropped_total": self._events.dropped,
+        }
         return self._condition.health(details)
 
     async def _run(self, *chores: _Chore) -> None:
         while True:
             for chore in chores:
                 now = self._clock.monotonic()
-                if now >= chore.at:
-                    chore.at = now + chore.every * self._pace
-                    await self._do(chore)
+                if now < chore.at:
+                    continue
+                if chore.needs_engine and not self._engine.connected:
+                    chore.at = now + ENGINE_EVERY * self._pace
+                    continue
+                chore.at = now + chore.every * self._pace
+                await self._do(chore)
             self._events.flush()
             await asyncio.sleep(max(0.0, min(chore.at for chore in chores) - self._clock.monotonic()))
 
@@ -151,12 +167,12 @@ class Housekeeping:
         return used
 
     async def _look_at_images(self) -> None:
-        if self._engine.connected:
-            await self._images.look()
+        before = self.images
+        await self._images.look()
+        if self.images != before:
+            self._changed()
 
     async def _collect_images(self) -> None:
-        if not self._engine.connected:
-            return
         root = await self._engine.root()
         found = await asyncio.to_thread(file_system, root)
         wanted = to_free(capacity=found.capacity, available=found.available, limits=self._image_limits)
@@ -172,7 +188,7 @@ class Housekeeping:
             self._events.event(Regarding.node(self._node), EventType.WARNING, "FreeDiskSpaceFailed", message)
 
     async def _remove_remains(self) -> None:
-        if not self._pods.known_is_complete() or not self._engine.connected:
+        if not self._pods.known_is_complete():
             self._orphans.forget()
             return
         directories = await self._volumes.known()

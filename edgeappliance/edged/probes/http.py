@@ -130,9 +130,8 @@ async def _talk(
 def request_headers(url: Url, headers: Sequence[HttpHeader], *, agent: str) -> list[tuple[bytes, bytes]]:
     """The request's headers: User-Agent and Accept unless the pod names them; one named with "" is left out."""
     named = {header.name.lower() for header in headers}
-    default_port = 443 if url.scheme == "https" else 80
-    host = next((h.value for h in headers if h.name.lower() == "host" and h.value), "")
-    made = [("Host", host or (url.authority.rpartition(":")[0] if url.port == default_port else url.authority))]
+    host = next((h.value for h in headers if h.name.lower() == "host" and h.value), url.authority)
+    made = [("Host", host)]
     made += [(k, v) for k, v in (("User-Agent", agent), ("Accept", "*/*")) if k.lower() not in named]
     made += [(h.name, h.value) for h in headers if h.value and h.name.lower() != "host"]
     return [(name.encode(), value.encode()) for name, value in (*made, ("Connection", "close"))]

@@ -75,6 +75,8 @@ class Pods:
 @dataclass
 class Told:
     events: list[tuple[str, str]] = field(default_factory=list)
+    waiting: int = 0
+    dropped: int = 0
 
     def event(self, regarding: Regarding, type: str, reason: str, message: str) -> None:
         self.events.append((reason, message))
@@ -90,7 +92,7 @@ class Stand:
     told: Told
     directory: Path
     volumes: PodVolumes
-    pressures: list[Pressure | None] = field(default_factory=list)
+    changes: list[tuple[Pressure | None, int]] = field(default_factory=list)
 
     @asynccontextmanager
     async def keep(
@@ -110,7 +112,7 @@ class Stand:
             data_directory=self.directory,
             limits=limits,
             image_limits=image_limits or ImageLimits(high=100, low=99),
-            changed=lambda: self.pressures.append(part.pressure),
+            changed=lambda: self.changes.append((part.pressure, len(part.images))),
             kept=kept,
             pace=0.005,
         )
@@ -177,7 +179,8 @@ async def test_short_of_memory_the_greediest_goes_and_no_other_before_it_has_lef
         await until(lambda: len(stand.pods.evicted) == 2)
     assert stand.pods.evicted[1][0] == "small"
     assert stand.told.events == [("EvictionThresholdMet", "Attempting to reclaim memory")]
-    assert stand.pressures == [Pressure(memory=True)]
+    assert {pressure for pressure, _ in stand.changes} <= {None, Pressure(memory=True)}
+    assert len(stand.changes) == 2  # one for the pressure, one for the images
 
 
 async def test_short_of_disk_images_go_first_then_who_uses_most(dockerd: Dockerd, stand: Stand) -> None:
