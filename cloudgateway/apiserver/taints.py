@@ -31,12 +31,13 @@ class Taint:
 
 @dataclass(frozen=True, slots=True)
 class Toleration:
-    """An empty key tolerates every taint, an empty effect every effect."""
+    """An empty key tolerates every taint, an empty effect every effect; `seconds`: a NoExecute taint for that long."""
 
     key: str = ""
     operator: str = "Equal"
     value: str = ""
     effect: str = ""
+    seconds: int | None = None
 
     def tolerates(self, taint: Taint) -> bool:
         """Whether a pod with this toleration is not kept away by the taint."""
@@ -58,6 +59,7 @@ def tolerations(spec: Object) -> tuple[Toleration, ...]:
             str(item.get("operator") or "Equal"),
             str(item.get("value") or ""),
             str(item.get("effect") or ""),
+            item.get("tolerationSeconds"),
         )
         for item in spec.get("tolerations") or ()
     )

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudgateway.apiserver.controllers.readiness import Readiness
+from cloudgateway.apiserver.controllers.recorder import Recorder
+from cloudgateway.apiserver.controllers.tainting import TaintEviction
 from cloudgateway.apiserver.store import ObjectStore
 from cloudgateway.apiserver.writing import Writer
 from edgeappliance.kernel.clock import Clock
@@ -27,6 +29,7 @@ ORPHAN_GRACE = 40.0
 EVENT_LIFE_MS = 3600 * 1000
 EVENT_INTERVAL = 60.0
 INTERVAL = 5.0
+COMPONENT = "node-controller"
 CONDITIONS = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 
 
@@ -54,7 +57,10 @@ class NodeWatch:
         self._writer = writer
         self._registry = registry
         self._clock = clock
-        self._readiness = Readiness(store=store, writer=writer, registry=registry, clock=clock)
+        parts: dict[str, Any] = {"store": store, "writer": writer, "registry": registry, "clock": clock}
+        recorder = Recorder(**parts, component=COMPONENT)
+        self._readiness = Readiness(**parts, recorder=recorder)
+        self._evictions = TaintEviction(**parts, recorder=recorder)
         self._signs: dict[str, _Sign] = {}
         self._events_seen_to = 0.0
         self._missing: dict[str, float] = {}
@@ -73,6 +79,7 @@ class NodeWatch:
         """One look at everything."""
         await self._silent_nodes()
         await self._readiness.examine()
+        await self._evictions.examine()
         await self._stray_pods()
         await self._old_events()
 

@@ -21,7 +21,6 @@ from edgeappliance.kubeapi.times import rfc3339
 Object = dict[str, Any]
 
 NODES, PODS = "nodes", "pods"
-COMPONENT = "node-controller"
 AT_ONCE = 64
 """Nodes whose changes share a commit: all of a site fall silent together when its gateway is cut off."""
 _ENDED = ("Succeeded", "Failed")
@@ -30,12 +29,14 @@ _ENDED = ("Succeeded", "Failed")
 class Readiness:
     """Follows the Ready condition of nodes: writes taints, and the Ready condition of pods that nobody speaks for."""
 
-    def __init__(self, *, store: ObjectStore, writer: Writer, registry: Registry, clock: Clock) -> None:
+    def __init__(
+        self, *, store: ObjectStore, writer: Writer, registry: Registry, clock: Clock, recorder: Recorder
+    ) -> None:
         self._store = store
         self._writer = writer
         self._registry = registry
         self._clock = clock
-        self._recorder = Recorder(store=store, writer=writer, registry=registry, clock=clock, component=COMPONENT)
+        self._recorder = recorder
         self._seen: dict[str, int] = {}
         self._ready: dict[str, bool] = {}
         self._log = get_logger("nodes")

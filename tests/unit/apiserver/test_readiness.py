@@ -7,7 +7,7 @@ import pytest
 from cloudgateway.apiserver.controllers.nodes import GRACE, NodeWatch
 from cloudgateway.apiserver.controllers.readiness import restore, silence
 from edgeappliance.kernel.clock import ManualClock
-from tests.support.embedded_api import STRATEGIC, Api
+from tests.support.embedded_api import MERGE, STRATEGIC, Api
 
 PODS = "/api/v1/namespaces/default/pods"
 NODES = "/api/v1/nodes"
@@ -174,3 +174,68 @@ def test_readiness_gates_count_as_a_kubelet_counts_them() -> None:
 def test_a_pod_without_conditions_is_left_alone(status: dict[str, Any]) -> None:
     assert not silence({"status": status}, time="t")
     assert not restore({"status": status}, time="t")
+
+
+def taint(key: str, effect: str = "NoExecute") -> dict[str, str]:
+    return {"key": key, "value": "v", "effect": effect}
+
+
+async def placed(api: Api, name: str, *tolerations: dict[str, Any], annotations: Any = None) -> None:
+    spec = {"nodeName": "n", "containers": [{"name": "c", "image": "i"}], "tolerations": list(tolerations)}
+    await api.ok("POST", PODS, {"metadata": {"name": name, "annotations": annotations or {}}, "spec": spec})
+
+
+async def going(api: Api) -> list[str]:
+    items = (await api.ok("GET", PODS))["items"]
+    return [item["metadata"]["name"] for item in items if "deletionTimestamp" in item["metadata"]]
+
+
+async def test_a_taint_that_somebody_sets_drives_away_who_does_not_tolerate_it(
+    embedded_api: Api, api_clock: ManualClock, watch: NodeWatch
+) -> None:
+    await node(embedded_api, "n")
+    await placed(embedded_api, "plain")
+    await placed(embedded_api, "ever", {"key": "k", "operator": "Exists", "effect": "NoExecute"})
+    await placed(
+        embedded_api, "while", {"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}
+    )
+    await placed(embedded_api, "other", {"key": "z", "operator": "Exists"})
+    await placed(embedded_api, "static", annotations={"kubernetes.io/config.mirror": "x"})
+    await watch.examine()
+    assert await going(embedded_api) == []
+    await embedded_api.ok("PATCH", f"{NODES}/n", {"spec": {"taints": [taint("k")]}}, type=STRATEGIC)
+    await watch.examine()
+    assert await going(embedded_api) == ["other", "plain"]
+    value = await embedded_api.ok("GET", f"{PODS}/plain")
+    assert [item["reason"] for item in value["status"]["conditions"]] == ["DeletionByTaintManager"]
+    assert ("TaintManagerEviction", "Marking for deletion Pod default/plain", 1) in await events(embedded_api, "plain")
+    api_clock.advance(59)
+    await report(embedded_api, "n", "True")
+    await watch.examine()
+    assert "while" not in await going(embedded_api)
+    api_clock.advance(1)
+    await watch.examine()
+    assert await going(embedded_api) == ["other", "plain", "while"]
+
+
+@pytest.mark.parametrize("given", [taint("k", "NoSchedule"), taint(UNREACHABLE), taint("node.kubernetes.io/not-ready")])
+async def test_taints_that_drive_nobody_away(embedded_api: Api, watch: NodeWatch, given: dict[str, str]) -> None:
+    """A box that cannot be reached goes on with its work; tearing that down is the last thing its owner wants."""
+    await node(embedded_api, "n", taints=[given])
+    await placed(embedded_api, "p")
+    await watch.examine()
+    assert await going(embedded_api) == []
+
+
+async def test_a_taint_that_is_taken_away_is_forgotten(
+    embedded_api: Api, api_clock: ManualClock, watch: NodeWatch
+) -> None:
+    await node(embedded_api, "n", taints=[taint("k")])
+    await placed(embedded_api, "p", {"key": "k", "operator": "Exists", "tolerationSeconds": 10, "effect": "NoExecute"})
+    await watch.examine()
+    await embedded_api.ok("PATCH", f"{NODES}/n", {"spec": {"taints": []}}, type=MERGE)
+    await watch.examine()
+    api_clock.advance(30)
+    await embedded_api.ok("PATCH", f"{NODES}/n", {"spec": {"taints": [taint("k")]}}, type=MERGE)
+    await watch.examine()
+    assert await going(embedded_api) == []
