@@ -39,7 +39,10 @@ def run_in(
     query += [("tty", "1")] if terminal else [("error", "1")]
     target = f"/exec/{quote(namespace)}/{quote(pod)}/{quote(chosen)}?{urlencode(query)}"
     with _raw_terminal() if terminal else contextlib.nullcontext():
-        result = asyncio.run(_run(socket, target, stdin=stdin, terminal=terminal))
+        try:
+            result = asyncio.run(_run(socket, target, stdin=stdin, terminal=terminal))
+        except asyncio.CancelledError:
+            return 128 + signal.SIGTERM
     if result.error:
         raise PermanentError(result.error)
     if result.code:
@@ -48,6 +51,10 @@ def run_in(
 
 
 async def _run(socket: Path, target: str, *, stdin: bool, terminal: bool) -> Result:
+    task = asyncio.current_task()
+    if task is not None:
+        for number in (signal.SIGTERM, signal.SIGHUP):  # the terminal must be put right before we go
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
         answer = await upgrade(socket, "POST", target, headers={"Upgrade": "SPDY/3.1", PROTOCOL_HEADER: PROTOCOL})
     except HttpUnreachable as error:

@@ -252,6 +252,7 @@ class Spdy:
                 reply.set_result(None)
             if event.fin and (stream := self._streams.get(event.id)) is not None:
                 stream.feed(b"", fin=True)
+                self._forget(event.id)
         elif isinstance(event, Reset):
             self._take_reset(event)
         # Ponged and GoneAway ask for nothing: streams end one by one.

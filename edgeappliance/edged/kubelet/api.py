@@ -198,9 +198,10 @@ class KubeletApi:
         observed = self._pods.observed(lookup.uid_of(pod))
         sandbox = lookup.sandbox(observed, name)
         on_host = bool((pod.get("spec") or {}).get("hostNetwork"))
+        inside = None if on_host else netns.Inside(sandbox.pid, sandbox.id, sandbox.ip)
 
         async def connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-            return await netns.connect(port, pid=0 if on_host else sandbox.pid, fallback=sandbox.ip)
+            return await netns.connect(port, inside)
 
         await run_port_forward(exchange, connect, pod=f"{name}_{namespace}")
 

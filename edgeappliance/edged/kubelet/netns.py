@@ -5,23 +5,36 @@ From inside, also what listens on the pod's loopback is reached, as a kubelet do
 
 import asyncio
 import ctypes
+import errno
 import os
 import socket
 import threading
+from dataclasses import dataclass
+from pathlib import Path
 
 CLONE_NEWNET = 0x40000000
 CONNECT_TIMEOUT = 10.0
 
 
-async def connect(port: int, *, pid: int, fallback: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Connect to `port` in the network namespace of the process `pid` (0: in our own), by way of localhost.
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """The process of a container (0: it is not known), the container's id, and the address of its pod."""
 
-    fallback: the pod's address, for when its namespace may not be entered. Raises OSError.
+    pid: int
+    id: str
+    ip: str
+
+
+async def connect(port: int, inside: Inside | None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to `port` by way of localhost: in the network namespace of a container, or (None) in our own.
+
+    Where that namespace may not be entered, the address of the pod is tried. Raises OSError.
     """
+    fallback = inside.ip if inside is not None else ""
     error: OSError = ConnectionRefusedError(f"no way to port {port}")
     for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         try:
-            sock = await _socket_in(pid, family) if pid else _plain(family)
+            sock = _plain(family) if inside is None else await _socket_in(inside, family)
         except PermissionError:
             if not fallback:
                 raise
@@ -55,7 +68,7 @@ def _plain(family: socket.AddressFamily) -> socket.socket:
     return socket.socket(family, socket.SOCK_STREAM)
 
 
-async def _socket_in(pid: int, family: socket.AddressFamily) -> socket.socket:
+async def _socket_in(inside: Inside, family: socket.AddressFamily) -> socket.socket:
     """A socket that belongs to another namespace: it stays there wherever it is used. Raises OSError."""
     loop = asyncio.get_running_loop()
     made: asyncio.Future[socket.socket] = loop.create_future()
@@ -63,13 +76,13 @@ async def _socket_in(pid: int, family: socket.AddressFamily) -> socket.socket:
     def make() -> None:
         # In a thread of its own that ends at once: a thread that has changed its namespace is of no other use.
         try:
-            sock = _enter(pid, family)
+            sock = _enter(inside, family)
         except OSError as problem:
             loop.call_soon_threadsafe(_settle, made, None, problem)
         else:
             loop.call_soon_threadsafe(_settle, made, sock, None)
 
-    threading.Thread(target=make, name=f"netns-{pid}", daemon=True).start()
+    threading.Thread(target=make, name=f"netns-{inside.pid}", daemon=True).start()
     return await made
 
 
@@ -83,9 +96,15 @@ def _settle(made: "asyncio.Future[socket.socket]", sock: socket.socket | None, p
         made.set_exception(problem)
 
 
-def _enter(pid: int, family: socket.AddressFamily) -> socket.socket:
-    namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+def _enter(inside: Inside, family: socket.AddressFamily) -> socket.socket:
+    """Blocking, and for a thread that ends after it. Raises OSError."""
+    if inside.pid == 0:
+        raise PermissionError("the process of the container is not known")
+    namespace = os.open(f"/proc/{inside.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
+        # Looked at with the namespace in hand: a number that now belongs to another process opens no other door.
+        if inside.id not in Path(f"/proc/{inside.pid}/cgroup").read_text():
+            raise ProcessLookupError(errno.ESRCH, "the container has ended")
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.setns(namespace, CLONE_NEWNET) != 0:
             number = ctypes.get_errno()

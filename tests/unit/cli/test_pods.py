@@ -154,6 +154,24 @@ async def test_exec_with_a_terminal(stand: Stand) -> None:
     os.close(slave)
 
 
+async def test_a_terminal_is_put_right_when_we_are_ended(stand: Stand) -> None:
+    await stand.pod("web", c=["sleep", "1000"])
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+    process = await asyncio.create_subprocess_exec(
+        *command_line(stand, "exec", "-it", "web", "--", "cat"), stdin=slave, stdout=slave, stderr=slave
+    )
+    async with asyncio.timeout(15):
+        while "cat" not in (await stand.get("/run/default/web/c?cmd=ps"))[1]:
+            await asyncio.sleep(0.1)
+        assert termios.tcgetattr(slave) != before
+        process.terminate()
+        assert await process.wait() == 143
+    assert termios.tcgetattr(slave) == before
+    os.close(master)
+    os.close(slave)
+
+
 async def test_exec_without_a_terminal_of_our_own(stand: Stand) -> None:
     await stand.pod("web", c=["sleep", "1000"])
     code, out, err = await edgecore(stand, "exec", "-it", "web", "--", "sh", "-c", "test -t 0 || echo none; exit 1")

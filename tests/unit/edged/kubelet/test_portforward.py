@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 
 import pytest
@@ -158,22 +159,35 @@ async def cats(stand: Stand) -> int:
 
 
 async def test_the_pods_address_where_its_namespace_is_closed(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
-    def closed(*_: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(netns, "_enter", closed)
     server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    reader, writer = await netns.connect(port, pid=1, fallback="127.0.0.1")
-    assert await reader.read() == b""
-    writer.close()
-    await writer.wait_closed()
+    for pid in (0, 1):
+        reader, writer = await netns.connect(port, netns.Inside(pid, "", "127.0.0.1"))
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+        monkeypatch.setattr(netns, "_enter", closed)  # 0: not known; 1: as without CAP_SYS_ADMIN
     with pytest.raises(PermissionError):
-        await netns.connect(port, pid=1, fallback="")
+        await netns.connect(port, netns.Inside(1, "", ""))
     server.close()
     await server.wait_closed()
 
 
-async def test_a_process_that_is_gone() -> None:
+def closed(*_: object) -> None:
+    raise PermissionError(1, "Operation not permitted")
+
+
+async def test_a_number_that_belongs_to_another_process() -> None:
     with pytest.raises(FileNotFoundError):
-        await netns.connect(80, pid=2**22 + 1, fallback="")
+        await netns.connect(80, netns.Inside(2**22 + 1, "a" * 64, "127.0.0.1"))
+    with pytest.raises(ProcessLookupError, match="has ended"):
+        await netns.connect(80, netns.Inside(os.getpid(), "a" * 64, "127.0.0.1"))
+
+
+async def test_a_sandbox_that_ends_meanwhile(stand: Stand) -> None:
+    await stand.pod("web", network="bridge", c=ECHO)
+    async with forwarding(stand) as spdy:
+        for container in stand.observed("uid-web"):
+            await stand.engine.stop(container.id, grace=0)
+        _, error = await pair(spdy, 7000)
+        assert b"error forwarding port 7000" in await read_all(error)
