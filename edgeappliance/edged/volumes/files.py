@@ -52,7 +52,9 @@ def write_in_place(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         if os.fstat(descriptor).st_size == len(data) and os.pread(descriptor, len(data) + 1, 0) == data:
             return
         os.fchmod(descriptor, mode)
-        os.pwrite(descriptor, data, 0)
+        written = 0
+        while written < len(data):  # a disk that fills up takes a part first, and refuses then
+            written += os.pwrite(descriptor, data[written:], written)
         os.ftruncate(descriptor, len(data))
     finally:
         os.close(descriptor)

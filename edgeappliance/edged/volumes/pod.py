@@ -5,7 +5,7 @@ import os
 import posixpath
 import re
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -88,10 +88,19 @@ class PodVolumes:
     async def prepare(self, pod: Pod, facts: Facts) -> None:
         """Make every volume of the pod, or bring it up to date; call it before the sandbox and each container."""
         async with self._lock(pod.uid):
-            directory = self._directory(pod.uid)
-            await asyncio.to_thread(files.make_private, directory / "volumes")
-            for volume in pod.spec.volumes:
-                await self._prepare_one(pod, volume, directory / "volumes", facts)
+            volumes = self._directory(pod.uid) / "volumes"
+            try:
+                await asyncio.to_thread(files.make_private, volumes)
+            except OSError as error:
+                raise VolumeError(_words(error, volumes)) from None
+            # All at once: on a silent link each object that is not here costs its time-out.
+            outcomes = await asyncio.gather(
+                *(self._prepare_one(pod, volume, volumes, facts) for volume in pod.spec.volumes),
+                return_exceptions=True,
+            )
+            for outcome in outcomes:
+                if outcome is not None:
+                    raise outcome
 
     async def _prepare_one(self, pod: Pod, volume: Volume, volumes: Path, facts: Facts) -> None:
         if label_error(volume.name):
@@ -109,7 +118,7 @@ class PodVolumes:
         except (HostPathError, PayloadError, InputError) as error:
             raise set_up_failed(volume.name, str(error)) from None
         except OSError as error:
-            raise set_up_failed(volume.name, f"{error.filename or path}: {error.strerror}") from None
+            raise set_up_failed(volume.name, _words(error, path)) from None
 
     async def _make_empty_dir(self, pod: Pod, name: str, spec: EmptyDir, path: Path) -> None:
         if spec.medium == "":
@@ -141,7 +150,7 @@ class PodVolumes:
                 except PayloadError as error:
                     failed = set_up_failed(volume.name, str(error))
                 except OSError as error:
-                    failed = set_up_failed(volume.name, f"{error.filename or path}: {error.strerror}")
+                    failed = set_up_failed(volume.name, _words(error, path))
             if failed is not None:
                 raise failed
             return changed
@@ -150,7 +159,7 @@ class PodVolumes:
         """A volume that is there serves the next container as it is when it cannot be made anew."""
         try:
             await self._write(pod, volume, path, facts)
-        except PayloadError as error:
+        except (PayloadError, OSError) as error:
             self._log.warning("volume keeps its former files", pod=pod.key, volume=volume.name, reason=str(error))
 
     async def _write(self, pod: Pod, volume: Volume, path: Path, facts: Facts) -> bool:
@@ -205,17 +214,27 @@ class PodVolumes:
                 found.append(one)
                 if not is_written(volume):
                     expected.append(_Expected(one.target, resolved))
-            targets = {posixpath.normpath(mount.target) for mount in found}
-            if ETC_HOSTS not in targets and (facts.pod_ip or pod.spec.host_network):
-                path = directory / "etc-hosts"
-                await asyncio.to_thread(self._write_hosts, pod, path, facts)
-                found.append(Mount(str(path), ETC_HOSTS))
-            if container.termination_message_path:
-                path = self._termination_file(pod.uid, container.name, attempt)
-                await asyncio.to_thread(files.make_message_file, path, attempt)
-                found.append(Mount(str(path), _absolute(container.termination_message_path)))
+            try:
+                found += await self._files(pod, container, {mount.target for mount in found}, facts, attempt)
+            except OSError as error:
+                raise VolumeError(_words(error, directory), reason=CONFIG_ERROR) from None
             self._expected[pod.uid, container.name] = tuple(expected)
             return found
+
+    async def _files(
+        self, pod: Pod, container: Container, taken: Collection[str], facts: Facts, attempt: int
+    ) -> list[Mount]:
+        """What a container sees beside its volumes."""
+        found = []
+        if ETC_HOSTS not in map(posixpath.normpath, taken) and (facts.pod_ip or pod.spec.host_network):
+            path = self._directory(pod.uid) / "etc-hosts"
+            await asyncio.to_thread(self._write_hosts, pod, path, facts)
+            found.append(Mount(str(path), ETC_HOSTS))
+        if container.termination_message_path:
+            path = self._termination_file(pod.uid, container.name, attempt)
+            await asyncio.to_thread(files.make_message_file, path, attempt)
+            found.append(Mount(str(path), _absolute(container.termination_message_path)))
+        return found
 
     async def _whole(self, pod: Pod, volume: Volume, mount: VolumeMount) -> Mount:
         target = _absolute(mount.mount_path)
@@ -321,7 +340,7 @@ class PodVolumes:
             try:
                 await asyncio.to_thread(remove_tree, directory)
             except OSError as error:
-                raise VolumeError(f"{error.filename or directory}: {error.strerror}") from None
+                raise VolumeError(_words(error, directory)) from None
 
     def _lock(self, uid: str) -> asyncio.Lock:
         return self._locks.setdefault(uid, asyncio.Lock())
@@ -335,6 +354,10 @@ class PodVolumes:
         if label_error(container):
             raise VolumeError(f"container name {container!r}: {label_error(container)}", reason=CONFIG_ERROR)
         return self._directory(uid) / "containers" / container / str(attempt)
+
+
+def _words(error: OSError, path: Path) -> str:
+    return f"{error.filename or path}: {error.strerror}"
 
 
 def memory_volume(uid: str, name: str) -> str:

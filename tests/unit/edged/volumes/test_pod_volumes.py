@@ -1,6 +1,7 @@
 """The volumes of a pod as files on this machine."""
 
 import base64
+import contextlib
 import os
 import stat
 import subprocess
@@ -423,6 +424,17 @@ async def test_a_full_disk_leaves_the_files_that_were_there(small_disk: Path) ->
     with pytest.raises(VolumeError, match='SetUp failed for volume "other" : .*No space left on device') as caught:
         await place.volumes.prepare(other, FACTS)
     assert caught.value.reason == "FailedMount"
+    place.config_map(data={"a": "5" * 900_000})
+    await place.volumes.prepare(wanted, FACTS)  # the next container of the pod starts with what there is
+    assert (directory / "a").read_text() == "3" * 300_000
+    (small_disk / "rest").write_bytes(b"x" * (1 << 10))
+    with contextlib.suppress(OSError), (small_disk / "rest").open("ab") as file:
+        while True:
+            file.write(b"x" * 4096)
+            file.flush()
+    with pytest.raises(VolumeError, match="No space left on device") as caught:
+        await place.mounts(wanted)
+    assert caught.value.reason == "CreateContainerConfigError"
 
 
 async def test_the_next_container_starts_with_the_files_of_the_last(place: Place) -> None:
