@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 import hashlib
 from collections.abc import Sequence
 
@@ -106,7 +105,7 @@ async def accept(
     key = request.headers.get("sec-websocket-key", "")
     try:
         proper = len(base64.b64decode(key, validate=True)) == 16
-    except binascii.Error:
+    except ValueError:
         proper = False
     if request.method != "GET" or not request.upgrades_to("websocket") or not proper:
         raise HttpError(400, "not a WebSocket handshake")
