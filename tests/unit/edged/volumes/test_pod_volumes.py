@@ -273,6 +273,8 @@ async def test_hosts_file(place: Place) -> None:
     Path((await place.mounts(other))["/etc/hosts"].source)
     assert Path(mount.source).read_text().endswith("10.1.1.7\tshort\n")
     assert Path(mount.source).stat().st_ino == inode  # running containers have this very file
+    await place.mounts(pod(hostnameOverride="plc.example.com", subdomain="svc"))
+    assert Path(mount.source).read_text().endswith("10.1.1.7\tplc.example.com\n")
 
 
 async def test_hosts_file_on_the_hosts_network_and_one_of_the_pods_own(place: Place) -> None:
