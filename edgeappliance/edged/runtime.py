@@ -85,6 +85,7 @@ class PodRuntime:
         self._hooked: set[str] = set()
         self._least_score = -1000
         self._scores_tried = False
+        self._pulling: set[tuple[str, str]] = set()
         self._ready_before: dict[str, Probed] = {}
         self._ips: dict[str, str] = {}
         self._log = get_logger("edged")
@@ -221,12 +222,19 @@ class PodRuntime:
             self._note(pod, container.name, type, reason, message)
 
         try:
+            self._pulling.add((pod.uid, container.name))
             credentials = await self._credentials(pod, container.image)
             return await self._images.ensure(pod, container, credentials=credentials, note=note)
         except ImageWait as error:
             raise StartFailed(error.reason, error.message, retry_in=error.retry_in) from None
         except ImageNever as error:
             raise StartFailed(error.reason, error.message, retry_in=60.0) from None
+        finally:
+            self._pulling.discard((pod.uid, container.name))
+
+    def is_pulling(self, uid: str, container: str) -> bool:
+        """Whether the start of a container waits for its image: nothing of it is on the engine, it may be cancelled."""
+        return (uid, container) in self._pulling
 
     async def _credentials(self, pod: Pod, image: str) -> list[Credentials]:
         found: list[Credentials] = []

@@ -103,7 +103,12 @@ class PodWorker:
 
     def update(self, pod: Pod) -> None:
         """A new version of the pod."""
+        before = {container.name: container.image for container in self.pod.containers()}
         self.pod = pod
+        for container in pod.containers():
+            if before.get(container.name) != container.image:  # it may well be there, or be pulled
+                self._failures.pop(container.name, None)
+                self._stop_pulling(container.name)
         if pod.metadata.deletion_timestamp is not None:
             grace = pod.metadata.deletion_grace_period_seconds
             self.stop(Stopping(Stopped.DELETED, pod.spec.termination_grace_period_seconds if grace is None else grace))
@@ -121,7 +126,14 @@ class PodWorker:
         if stopping.since is None:
             stopping = replace(stopping, since=self._clock.monotonic())
         self.stopping = stopping
+        for name in list(self._starts):
+            self._stop_pulling(name)
         self.wake()
+
+    def _stop_pulling(self, name: str) -> None:
+        """Give up a start that waits for an image which is not wanted any more; a registry may be silent for long."""
+        if name in self._starts and self._runtime.is_pulling(self.uid, name):
+            self._starts[name].cancel()
 
     def retry(self, *, config: bool = False) -> None:
         """Try at once what failed; with `config` only what failed for a config map, a secret or a volume."""

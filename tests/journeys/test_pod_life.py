@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -137,7 +138,28 @@ async def test_pods_that_must_not_run(site: Stand) -> None:
 
     obj = await until(site, "nowhere", lambda obj: state(obj)[1].get("reason") == "ImagePullBackOff", "backing off")
     assert obj["status"]["phase"] == "Pending"
+    await site.kubectl("set", "image", "pod/nowhere", f"main={BUSYBOX}")
+    await until(site, "nowhere", lambda obj: state(obj)[1].get("reason") != "ImagePullBackOff", "tried again at once")
     names = ["late", "strange", "misplaced", "nowhere", "placed"]
     await site.kubectl("delete", "pod", *names, "--timeout=30s")
     for name in names:
         assert await site.get("pod", name) == {}
+
+
+async def test_a_registry_that_says_nothing_holds_up_nobody(site: Stand) -> None:
+    """A pod that waits for it can be given another image, and be deleted, at once."""
+    await apply(site, pod("mute", shell("while true; do sleep 1000 | nc -l -p 5000; done")))
+    mute = await until(site, "mute", is_ready, "ready")
+    image = f"{mute['status']['podIP']}:5000/never/comes:1"
+    await apply(site, pod("patient", container(image=image)), pod("hopeful", container(image=image)))
+    for name in ("patient", "hopeful"):
+
+        async def pulls(name: str = name) -> bool:
+            return "Pulling image" in await events(site, name)
+
+        await eventually(pulls, what="the pull under way")
+    before = time.monotonic()
+    await site.kubectl("delete", "pod", "patient", "--timeout=8s")
+    await site.kubectl("set", "image", "pod/hopeful", f"main={BUSYBOX}")
+    await until(site, "hopeful", lambda obj: "imageID" in obj["status"]["containerStatuses"][0], "there")
+    assert time.monotonic() - before < 9, "as long as an engine waits for an answer"
