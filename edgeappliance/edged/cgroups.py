@@ -202,6 +202,21 @@ def _usage_v2(folder: Path) -> Usage | None:
     )
 
 
+def process_age(pid: int, *, root: Path = Path("/")) -> float | None:
+    """Seconds since a process was started, whatever the wall clock did meanwhile; None when it is gone.
+
+    (proc_pid_stat(5): the name in parentheses may hold anything, `starttime` is the 20th word behind it.)
+    """
+    words = _text(root / f"proc/{pid}/stat").rpartition(")")[2].split()
+    uptime = _text(root / "proc/uptime").split()
+    if pid <= 0 or len(words) < 20 or not words[19].isdecimal() or not uptime:
+        return None
+    try:
+        return max(0.0, float(uptime[0]) - int(words[19]) / os.sysconf("SC_CLK_TCK"))
+    except ValueError:
+        return None
+
+
 def table(path: Path, *, factor: int = 1) -> dict[str, int]:
     """Lines of a name and a number, times `factor`; what is not a number is left out."""
     found = {}

@@ -28,6 +28,10 @@ LOOK_TWICE = 0.5
 """Seconds between two looks when there was none that serves."""
 
 
+WALK_EVERY = 60.0
+"""Seconds for which the size of a pod's volumes is taken as known: to find it, they are walked through."""
+
+
 class RunningPod(Protocol):
     """A pod with what is on the engine for it."""
 
@@ -97,6 +101,7 @@ class Stats:
         self._tally = tally
         self._volumes = volumes
         self._last: Look | None = None
+        self._walked: dict[str, tuple[float, Mapping[str, DiskUse]]] = {}
         self._looking = asyncio.Lock()
 
     async def look(self) -> Look:
@@ -125,6 +130,7 @@ class Stats:
     async def summary(self) -> dict[str, Any]:
         """The document of /stats/summary."""
         look = await self.look_twice()
+        self._walked = {uid: walk for uid, walk in self._walked.items() if look.at - walk[0] < WALK_EVERY}
         pods = [await self._pod(item, look) for item in look.pods]
         return {"node": self._node_part(look), "pods": pods}
 
@@ -209,7 +215,9 @@ class Stats:
         if measured.network is not None:
             part["network"] = _network_part(measured.network, time)
         if self._volumes is not None and any(volume.empty_dir is not None for volume in measured.pod.spec.volumes):
-            used = await self._volumes(metadata.uid)
+            if metadata.uid not in self._walked:
+                self._walked[metadata.uid] = (look.at, await self._volumes(metadata.uid))
+            used = self._walked[metadata.uid][1]
             part["volume"] = [
                 {**_fs(look.node_fs, time), "usedBytes": use.bytes, "inodesUsed": use.inodes, "name": name}
                 for name, use in used.items()

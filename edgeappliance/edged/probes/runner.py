@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from edgeappliance.edged.cgroups import process_age
 from edgeappliance.edged.events import EventType, Regarding
 from edgeappliance.edged.pods.observed import ObservedContainer
 from edgeappliance.edged.pods.plan import Probed
@@ -121,12 +122,11 @@ class ProbeRunner:
             outcomes.pop(ProbeKind.STARTUP, None)
             if ProbeKind.READINESS in outcomes:
                 outcomes[ProbeKind.READINESS] = Outcome(previous.ready)
-        elapsed = max(0.0, (self._clock.wall_ms() - container.started_ms) / 1000) if container.started_ms else 0.0
         watched = _Watched(
             container=container,
             target=target,
             regarding=Regarding.container(container, spec.name, init=init),
-            elapsed=elapsed,
+            elapsed=self._ran(container),
             since=self._clock.monotonic(),
             probes=probes,
             outcomes=outcomes,
@@ -166,6 +166,14 @@ class ProbeRunner:
     def tally(self) -> Tally:
         """For /metrics/probes: the tries of the containers that are watched."""
         return dict(self._tally)
+
+    def _ran(self, container: ObservedContainer) -> float:
+        """Seconds since the container was started. Not by the wall clock where that can be: a box without a clock of
+        its own sets it minutes after its containers are up."""
+        age = process_age(container.pid)
+        if age is not None:
+            return age
+        return max(0.0, (self._clock.wall_ms() - container.started_ms) / 1000) if container.started_ms else 0.0
 
     async def _ask_on(self, watched: _Watched, kind: ProbeKind, probe: Probe, spread: float) -> None:
         if kind is not ProbeKind.STARTUP:

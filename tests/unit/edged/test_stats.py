@@ -1,5 +1,6 @@
 """What pods use: on a real engine, and from files as control groups v1, v2 and both have them."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeappliance.edged.cgroups import Cgroups, Interface, Usage
+from edgeappliance.edged.cgroups import Cgroups, Interface, Usage, process_age
 from edgeappliance.edged.pods.observed import Kind, ObservedContainer, Phase
 from edgeappliance.edged.pods.spec import Container, EmptyDir, Metadata, Pod, PodSpec, Volume
 from edgeappliance.edged.probes.runner import Tally, Tried
@@ -39,8 +40,13 @@ def stats(
     cgroups: Cgroups | None = None,
     clock: Clock | None = None,
     tally: Tally | None = None,
+    walks: list[str] | None = None,
 ) -> Stats:
+    """`walks` gets the pods whose volumes are walked through."""
+
     async def volumes(uid: str) -> Mapping[str, Use]:
+        if walks is not None:
+            walks.append(uid)
         return {"cache": Use(4096, 2)}
 
     return Stats(
@@ -102,6 +108,15 @@ async def test_a_busy_container_on_a_real_engine(web: Running, tmp_path: Path) -
     assert node["memory"]["availableBytes"] > 0
     assert node["fs"]["capacityBytes"] > node["fs"]["availableBytes"] > 0
     assert node["startTime"] < pod["containers"][0]["startTime"]
+
+
+async def test_volumes_are_walked_through_once_a_minute_however_often_somebody_asks(tmp_path: Path) -> None:
+    walks: list[str] = []
+    spec = PodSpec(containers=[Container(name="app")], volumes=[Volume(name="cache", empty_dir=EmptyDir())])
+    part = stats(tmp_path, Running(Pod(metadata=Metadata(name="web", uid="u1"), spec=spec)), walks=walks)
+    for _ in range(3):
+        assert (await part.summary())["pods"][0]["volume"][0]["usedBytes"] == 4096
+    assert walks == ["u1"]
 
 
 async def test_the_text_pages(web: Running, tmp_path: Path) -> None:
@@ -223,6 +238,21 @@ def test_a_kernel_without_the_memory_controller_measures_nothing(tmp_path: Path)
         },
     )
     assert Cgroups(root=tmp_path).usage(42) == Usage(cpu_ns=5_000_000)
+
+
+def test_the_age_of_a_process_whatever_its_name(tmp_path: Path) -> None:
+    tail = " ".join(["S", *["0"] * 18, "5000"])
+    write(
+        tmp_path,
+        {"proc/9/stat": f"9 (a) b( c) {tail} 0 0\n", "proc/uptime": "80.5 100.0\n", "proc/8/stat": "8 (x) S 1"},
+    )
+    assert process_age(9, root=tmp_path) == 30.5
+    assert process_age(8, root=tmp_path) is None
+    assert process_age(7, root=tmp_path) is None
+    assert process_age(0) is None
+    mine = process_age(os.getpid())
+    assert mine is not None
+    assert 0 < mine < 3600 * 24
 
 
 def test_the_machine_and_its_network(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class Told:
         self.events.append((regarding.field_path, reason, message))
 
 
-def container(id: str = "c1", *, started_ms: int = 0, name: str = "web") -> ObservedContainer:
+def container(id: str = "c1", *, started_ms: int = 0, name: str = "web", pid: int = 0) -> ObservedContainer:
     return ObservedContainer(
         id=id,
         name=name,
@@ -107,5 +107,5 @@ def container(id: str = "c1", *, started_ms: int = 0, name: str = "web") -> Obse
         attempt=0,
         phase=Phase.RUNNING,
         started_ms=started_ms,
-        pid=1,
+        pid=pid,
     )

@@ -133,6 +133,20 @@ async def test_the_initial_delay_counts_from_the_start_of_the_container(stand: S
         assert len(peer.heads) == 1
 
 
+async def test_a_wall_clock_that_was_set_does_not_shorten_the_initial_delay(stand: Stand) -> None:
+    process = await asyncio.create_subprocess_exec("sleep", "60")
+    try:
+        async with web(lambda head: answer(200)) as peer:
+            spec = Container(name="web", readiness_probe=http(peer.port, initial_delay_seconds=30))
+            started_in_1970 = container(started_ms=1000, pid=process.pid)
+            stand.runner.watch(started_in_1970, spec, pod_ip="127.0.0.1")
+            await asyncio.sleep(0.3)
+            assert not peer.heads
+    finally:
+        process.kill()
+        await process.wait()
+
+
 async def test_what_was_known_before_a_restart_of_edgecore_stays_until_something_else_is_seen(scope: TaskScope) -> None:
     stand = Stand(scope, random=lambda: 0.5)
     async with web(lambda head: answer(500)) as peer:
