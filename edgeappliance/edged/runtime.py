@@ -258,7 +258,12 @@ class PodRuntime:
     async def _environment(self, pod: Pod, container: Container, facts: Facts) -> list[str]:
         objects: dict[str, dict[tuple[str, str], dict[str, Any] | None]] = {"configmap": {}, "secret": {}}
         for one in references(_alone(pod, container)):
-            objects[one.kind][one.namespace, one.name] = await self._objects.get(one.kind, one.namespace, one.name)
+            found = await self._objects.get(one.kind, one.namespace, one.name)
+            trouble = self._objects.trouble(one.kind, one.namespace, one.name)
+            if found is None and trouble and not one.optional:
+                # "not found" would be a lie: nobody could be asked.
+                raise ConfigMissing(f"failed to fetch {one.kind} {one.namespace}/{one.name}: {trouble}")
+            objects[one.kind][one.namespace, one.name] = found
         return environment(pod, container, config_maps=objects["configmap"], secrets=objects["secret"], facts=facts)
 
     def started(
