@@ -212,6 +212,7 @@ class PodParts:
             store=PodStore(database),
             clock=clock,
             admission=admission,
+            keep=settings.dead_containers,
         )
 
     def _sandbox_settings(self) -> SandboxSettings:

@@ -80,6 +80,7 @@ class Edged:
         store: PodStore,
         clock: Clock,
         admission: Callable[[Pod, list[Pod]], tuple[str, str] | None],
+        keep: int = 1,
     ) -> None:
         self._scope = scope
         self._node = node
@@ -91,6 +92,7 @@ class Edged:
         self._store = store
         self._clock = clock
         self._admission = admission
+        self._keep = keep
         self._workers: dict[str, PodWorker] = {}
         self._raw: dict[str, dict[str, Any]] = {}
         self._strange: dict[str, tuple[Unsupported, ...]] = {}
@@ -235,6 +237,7 @@ class Edged:
             started_ms=row.started_ms,
             finished=row.finished,
             stopping=stopping,
+            keep=self._keep,
         )
         self._say_strange(pod)
         fatal = [one for one in self._strange.get(pod.uid, ()) if one.fatal]

@@ -45,6 +45,7 @@ class PodWorker:
     each start, stop or removal under way.
 
     started_ms: when this node took the pod on. finished: the phase that it ended with in an earlier life.
+    keep: ended attempts that stay of each container, for their logs.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class PodWorker:
         started_ms: int,
         finished: str = "",
         stopping: Stopping | None = None,
+        keep: int = 1,
     ) -> None:
         self._scope = scope
         self.pod = pod
@@ -69,6 +71,7 @@ class PodWorker:
         self._before = max(0, clock.wall_ms() - started_ms) / 1000 if started_ms >= CLOCK_SET else 0.0
         self.finished = finished
         self.stopping = stopping
+        self._keep = keep
         self.gone = False
         """Everything of a stopped pod is off the engine, its volumes are removed."""
         self.blocked: tuple[str, str] | None = None
@@ -232,7 +235,7 @@ class PodWorker:
         if self.gone:
             self._changed(self)
             return
-        plan = reconcile(self.situation())
+        plan = reconcile(self.situation(), keep=self._keep)
         if plan.stop is not None:
             self.stop(plan.stop)
         if plan.finished:

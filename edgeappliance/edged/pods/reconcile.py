@@ -216,7 +216,9 @@ class _Turn:
         if probed is not None and probed.failed:
             probe = "startup" if probed.failed.lower().startswith("startup") else "liveness"
             grace = self._grace if probed.grace is None else probed.grace
-            self._stop(running, grace, f"Container {view.name} failed {probe} probe, will be restarted")
+            policy = view.spec.restart_policy or self._pod.spec.restart_policy
+            outlook = "" if policy == "Never" else ", will be restarted"
+            self._stop(running, grace, f"Container {view.name} failed {probe} probe{outlook}")
 
     def _stop_condemned(self, view: View, running: ObservedContainer) -> bool:
         if running.id not in self._now.condemned:

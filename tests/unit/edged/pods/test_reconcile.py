@@ -236,6 +236,13 @@ def test_a_failed_probe_kills_with_its_own_grace() -> None:
     assert reconcile(situation(pod, sandbox(), seen, probes=failed, stopping_ids={"a-0"})).actions == ()
 
 
+def test_a_failed_probe_ends_what_never_restarts() -> None:
+    pod = make_pod("a", restartPolicy="Never")
+    failed = {"a-0": Probed(failed="startup probe: refused")}
+    (action,) = reconcile(situation(pod, sandbox(), running(pod, "a"), probes=failed)).actions
+    assert action == StopContainer("a-0", "a", 30, "Container a failed startup probe")
+
+
 def test_a_condemned_container_is_stopped() -> None:
     pod = make_pod("app", inits=("one",))
     plan = reconcile(situation(pod, sandbox(), running(pod, "one"), condemned={"one-0": ("FailedPostStartHook", None)}))
