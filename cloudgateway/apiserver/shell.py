@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from aiohttp import hdrs, web
 
 from cloudgateway.apiserver.entrance import Entrance
-from cloudgateway.apiserver.upgrades import Connect, Upgrades
+from cloudgateway.apiserver.upgrades import IMPERSONATION, Connect, Upgrades
 from edgeappliance.kernel.log import get_logger
-from edgeappliance.kernel.web.server import serve
+from edgeappliance.kernel.web.server import keep_alive, serve
 from edgeappliance.kubeapi.errors import StatusFailure, bad_request, too_large, unauthorized
 from edgeappliance.kubeapi.request import BODY_LIMIT, ApiRequest, ApiResponse, User
 
@@ -24,7 +24,6 @@ LINGER_SECONDS = 1.0
 LINE_LIMIT = 64 * 1024
 """Bytes of a request line: a selector alone may have 8 KB."""
 PUBLIC = (["healthz"], ["livez"], ["readyz"], ["version"])
-IMPERSONATION = "impersonation is not supported by the embedded API of cloudgateway: it has administrators only"
 
 
 class _Door(web.Server):
@@ -89,6 +88,7 @@ class HttpShell:
     def _begin_upgrade(self, entrance: Entrance) -> None:
         """Serve a connection that begins with an upgrade request; this shell owns the task, `close` ends it."""
         reader, writer, first = entrance.streams()
+        keep_alive(writer)  # a terminal that nobody types in must not outlive its client for ever
         work = serve(reader, writer, self._upgrades.serve, first=first)
         task = asyncio.get_running_loop().create_task(work, name="apiserver/stream")
         self._upgraded.add(task)

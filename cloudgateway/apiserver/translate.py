@@ -72,20 +72,17 @@ class _Talk:
     def __init__(self, socket: Socket, protocol: WebSocketProtocol) -> None:
         self._socket = socket
         self._protocol = protocol
-        self._inward: dict[int, SpdyStream] = {}
+        self._inward: dict[Channel, SpdyStream] = {}
         self.said = False
         """Whether the client knows how it ended."""
 
     async def run(self, spdy: Spdy, channels: Sequence[Channel]) -> None:
-        """Open the streams in the order in which kubectl does, and carry them."""
-        error = await spdy.open({STREAM_TYPE: "error"})
-        outward: list[tuple[Channel, SpdyStream]] = []
-        for channel in channels:
-            stream = await spdy.open({STREAM_TYPE: channel.name.lower()})
-            if channel in (Channel.STDIN, Channel.RESIZE):
-                self._inward[channel] = stream
-            else:
-                outward.append((channel, stream))
+        """Open the streams in the order in which kubectl does, all at once: the node may be far away. Carry them."""
+        names = ["error", *(channel.name.lower() for channel in channels)]
+        error, *opened = await asyncio.gather(*(spdy.open({STREAM_TYPE: name}) for name in names))
+        found = list(zip(channels, opened, strict=True))
+        self._inward = {channel: stream for channel, stream in found if channel in (Channel.STDIN, Channel.RESIZE)}
+        outward = [(channel, stream) for channel, stream in found if channel not in self._inward]
         await first_of(self._from_client(), self._from_kubelet(error, outward), name="exec")
 
     async def _from_client(self) -> None:
@@ -96,14 +93,18 @@ class _Talk:
                 return  # what it means is not to be guessed
             if channel == Channel.CLOSE and self._protocol.closes:
                 await self._close_channel(data)
-            elif (stream := self._inward.get(channel)) is not None and data:
+            elif (stream := self._of(channel)) is not None and data:
                 try:
                     await stream.write(data)
                 except OSError:
-                    del self._inward[channel]  # the command reads no more; what it says is still to come
+                    continue  # the command reads no more; what it says is still to come
+
+    def _of(self, channel: int) -> SpdyStream | None:
+        """The stream for what the client sends on a channel; None for one that was not asked for."""
+        return next((stream for known, stream in self._inward.items() if known == channel), None)
 
     async def _close_channel(self, data: bytes) -> None:
-        stream = self._inward.get(data[0]) if data else None
+        stream = self._of(data[0]) if data else None
         if stream is not None:
             await stream.close_write()
 

@@ -21,6 +21,7 @@ from edgeappliance.wire.remotecommand import (
 TUNNELLED = f"SPDY/3.1+{PORT_FORWARD}"
 """WebSocket subprotocol of kubectl's port-forward: the messages are the bytes of a SPDY connection (KEP-4006)."""
 
+IMPERSONATION = "impersonation is not supported by the embedded API of cloudgateway: it has administrators only"
 _UPGRADES = ("spdy/3.1", "websocket")
 
 Connect = Callable[[User, Target, Mapping[str, Sequence[str]], Sequence[str]], Awaitable[Upgraded]]
@@ -58,6 +59,8 @@ class Upgrades:
         user = self._identify(request.headers.get("authorization", ""), exchange.extra_info("peercert"))
         if user is None:
             raise StatusFailure(401, "Unauthorized", "Unauthorized")
+        if any(name.startswith("impersonate-") for name in request.headers):
+            raise StatusFailure(403, "Forbidden", IMPERSONATION)
         target = parse_target(request.path)
         if target is None or (target.group, target.resource) != ("", "pods") or target.subresource not in STREAMS:
             raise bad_request(f"{request.path[:200]} takes no upgrade")

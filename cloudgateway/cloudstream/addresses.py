@@ -106,6 +106,11 @@ class NodeAddresses:
             return
         if here is None:
             raise TransientError("the stream port does not listen yet")
+        known = None if self._nodes is None else self._nodes.get("", node)
+        if known is not None and here.named_by(known) and _annotations(known) == (str(here), tunnel.address):
+            # A fleet that reconnects would cause a write for each of its nodes.
+            self._claimed[node] = int(known["metadata"].get("resourceVersion") or 0)
+            return
         annotations = {TUNNEL: str(here), **({NODE_IP: tunnel.address} if tunnel.address else {})}
         try:
             written = await self._client.patch(NODES, None, node, {"metadata": {"annotations": annotations}})
@@ -117,6 +122,10 @@ class NodeAddresses:
         except ApiError as error:
             if not error.not_found:  # not registered yet: its creation is seen
                 raise
+
+
+def _annotations(node: dict[str, Any]) -> tuple[str, str]:
+    return _annotation(node, TUNNEL), _annotation(node, NODE_IP)
 
 
 def _annotation(node: dict[str, Any], name: str) -> str:

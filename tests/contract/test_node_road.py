@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cloudgateway.cloudstream.endpoint import Endpoint
 from cloudgateway.edgecontroller.controller import EdgeController
 from cloudgateway.kube.client import KubeClient
 from cloudgateway.kube.errors import ApiError
@@ -40,6 +41,7 @@ class Road:
     def __init__(self, client: KubeClient, namespace: str, hub: RecordingHub, controller: EdgeController) -> None:
         self.client, self.namespace, self.hub, self.controller = client, namespace, hub, controller
         self.node = f"edge.{namespace}"
+        self.endpoints: dict[str, Endpoint] = {}
 
     async def ask(self, operation: str, resource: str, content: Any = None) -> Message:
         """Sends what an edge sends and waits for the answer."""
@@ -95,7 +97,10 @@ async def informers(kube_client: KubeClient, scope: TaskScope) -> Informers:
 @pytest.fixture
 async def road(kube_client: KubeClient, informers: Informers, scope: TaskScope) -> AsyncIterator[Road]:
     hub = RecordingHub()
-    controller = EdgeController(kube_client, informers, hub, scope, address="192.0.2.7")
+    made: Road
+    controller = EdgeController(
+        kube_client, informers, hub, scope, address="192.0.2.7", endpoint=lambda node: made.endpoints.get(node)
+    )
     await controller.start()
     made = Road(kube_client, await new_namespace(kube_client), hub, controller)
     yield made
@@ -146,6 +151,28 @@ async def test_node_status_and_labels_from_the_edge(road: Road) -> None:
     assert metadata["labels"]["site"] == "lab"
     assert metadata["annotations"]["note"] == "x"
     assert (await road.ask("query", f"null/node/{road.node}")).content_value()["metadata"]["name"] == road.node
+
+
+async def test_a_node_is_reached_through_the_gateway_that_holds_its_tunnel(road: Road) -> None:
+    """The box reports its own address all its life; the API keeps the gateway's, with the port of streams."""
+    await road.register()
+    road.endpoints[road.node] = Endpoint("192.0.2.7", 10003)
+    addresses = [{"type": "InternalIP", "address": "10.9.8.7"}, {"type": "Hostname", "address": road.node}]
+    report = {
+        "addresses": addresses,
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": 10350}},
+        "conditions": [{"type": "Ready", "status": "True"}],
+    }
+    await road.ask("patch", f"null/nodepatch/{road.node}", json.dumps({"status": report}))
+    old = {"UID": "x", "Status": {**report, "conditions": [{"type": "Ready", "status": "False"}]}}
+    for ready, send in (("True", None), ("False", old)):
+        if send is not None:
+            assert (await road.ask("update", f"default/nodestatus/{road.node}", send)).content_value() == "OK"
+        status = (await road.client.get(NODES, None, road.node))["status"]
+        found = {item["type"]: item["address"] for item in status["addresses"]}
+        assert found == {"InternalIP": "192.0.2.7", "Hostname": road.node}
+        assert status["daemonEndpoints"]["kubeletEndpoint"]["Port"] == 10003
+        assert status["conditions"][0]["status"] == ready
 
 
 async def test_a_status_patch_that_is_not_json_is_refused(road: Road) -> None:

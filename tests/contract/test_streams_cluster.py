@@ -24,6 +24,7 @@ from cloudgateway.config import (
 from cloudgateway.gateway import Gateway
 from cloudgateway.kube.client import KubeClient, PatchType
 from cloudgateway.kube.resources import NODES, PODS
+from edgeappliance.kernel.web.client import HttpUnreachable
 from edgeappliance.kernel.web.client import request as ask
 from tests.support.kubectl_streams import VERSIONS, Client, client_of
 from tests.support.net import free_port
@@ -223,14 +224,33 @@ async def test_the_replica_to_which_the_edge_dialled_last_serves(site: Site) -> 
     assert done.out == "first\n", done.err
 
 
-async def test_stranger_at_the_stream_port(site: Site) -> None:
-    """Only who may use nodes/proxy in the cluster: a node's own certificate opens nothing."""
+async def test_who_may_ask_at_the_stream_port(site: Site, real_api: RealApi) -> None:
+    """Only who may use nodes/proxy in the cluster; a certificate of another CA, a node's own too, opens nothing."""
     server = site.gateway.stream_server
     assert server is not None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    target = f"/containerLogs/default/{site.node}/c"
-    async with ask((ADDRESS, server.port), "GET", target, tls=context) as answer:
-        assert answer.status == 401
+    target = f"/containerLogs/default/{site.node}/c?tailLines=1"
+
+    async def status(pem: Path | None, target: str = target, method: str = "GET") -> int:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        if pem is not None:
+            context.load_cert_chain(pem)
+        async with ask((ADDRESS, server.port), method, target, tls=context) as answer:
+            await answer.read(10_000)
+            return answer.status
+
+    assert await status(None) == 401
+    assert await status(real_api.stranger) == 403
     assert site.kubelet.asked == []
+    assert await status(real_api.kubelet_client) == 200
+    assert await status(real_api.kubelet_client, "/containerLogs/default/gone/c") == 404
+    assert await status(real_api.kubelet_client, "/stats/summary") == 400, "which node?"
+    assert await status(real_api.kubelet_client, "/run/default/p/c", "POST") == 404
+    assert await status(real_api.kubelet_client, f"/exec/default/{site.node}/c", "POST") == 400
+    authority = (await site.gateway.credentials.wait()).authority
+    identity = node_identity(authority, site.node)
+    own = site.directory / "own.pem"
+    own.write_bytes(identity.key + identity.certificate)
+    with pytest.raises((HttpUnreachable, ssl.SSLError)):
+        await status(own)

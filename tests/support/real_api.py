@@ -44,6 +44,10 @@ class RealApi:
     server: str = ""
     ca: Path | None = None
     admin_token: str = ""
+    kubelet_client: Path | None = None
+    """Key and certificate with which it comes to a kubelet."""
+    stranger: Path | None = None
+    """Key and certificate of a user whom the cluster knows, with no rights at all."""
 
 
 def binary() -> Path | None:
@@ -127,7 +131,13 @@ def running_api(apiserver: Path) -> Iterator[RealApi]:
             )
         )
         api = RealApi(
-            keys.kubeconfig(port), own=True, server=f"https://127.0.0.1:{port}", ca=keys.ca, admin_token=keys.token
+            keys.kubeconfig(port),
+            own=True,
+            server=f"https://127.0.0.1:{port}",
+            ca=keys.ca,
+            admin_token=keys.token,
+            kubelet_client=keys.kubelet_client,
+            stranger=keys.stranger,
         )
         _wait_ready(api, keys, server, directory)
         yield api
@@ -197,6 +207,9 @@ class _Keys:
         )
         # Key and certificate with which the API server comes to a kubelet.
         self.kubelet_client = self._write("kubelet-client.pem", self._sign(name, client.public_key()) + _pem(client))
+        stranger = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "stranger")])
+        self.stranger = self._write("stranger.pem", self._sign(name, stranger.public_key()) + _pem(stranger))
         self.service_account = self._write(
             "sa.key", _pem(rsa.generate_private_key(public_exponent=65537, key_size=2048))
         )
