@@ -121,8 +121,16 @@ class DockerEngine:
 
     async def containers(self) -> list[ObservedContainer]:
         listed = await self._call(lambda client: client.containers(all=True, filters=self._ours))
-        found = await asyncio.gather(*(self.inspect(entry["Id"]) for entry in listed))
+        found = await asyncio.gather(*(self._seen(str(entry["Id"])) for entry in listed))
         return [container for container in found if container is not None]
+
+    async def _seen(self, id: str) -> ObservedContainer | None:
+        """One of a list: what the engine cannot describe (a broken card loses such files) must not hide the others."""
+        try:
+            return await self.inspect(id)
+        except EngineRefused as error:
+            self._log.warning("a container cannot be inspected", id=id[:12], error=error)
+            return None
 
     async def inspect(self, id: str) -> ObservedContainer | None:
         document = await self._inspect(id)

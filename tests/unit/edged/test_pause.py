@@ -82,6 +82,17 @@ def test_it_collects_children_that_ended_and_goes_on(program: subprocess.Popen[b
     assert program.poll() is None
 
 
+def test_it_collects_what_ended_before_it_listened(command: list[str]) -> None:
+    early = _WITH_CHILDREN.replace("os.execvp", "time.sleep(0.5)\nos.execvp")
+    process = subprocess.Popen([sys.executable, "-c", early, *command], start_new_session=True)
+    try:
+        wait_for(process.pid, ["S", "Z", "Z"])
+        wait_for(process.pid, ["S"])
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 def test_it_goes_on_after_being_stopped(program: subprocess.Popen[bytes]) -> None:
     wait_for(program.pid, ["S"])
     program.send_signal(signal.SIGSTOP)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import signal
@@ -341,6 +342,33 @@ async def test_half_an_answer_to_a_call(tmp_path: Path) -> None:
         await calls.stop()
         with pytest.raises(EngineAway):
             await calls.run(lambda client: client.containers())
+    await asyncio.sleep(0.05)
+
+
+async def test_a_container_that_cannot_be_described_does_not_hide_the_others(tmp_path: Path) -> None:
+    good = {"Id": "good", "Config": {"Labels": body("true")["Labels"]}, "State": {"Status": "running", "Pid": 7}}
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        target = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode()
+        status, document = "200 OK", b"{}"
+        if "/containers/json" in target:
+            document = b'[{"Id": "bad"}, {"Id": "good"}]'
+        elif "/containers/bad/" in target:
+            status, document = "500 No", b'{"message": "open config.v2.json: input/output error"}'
+        elif "/containers/good/" in target:
+            document = json.dumps(good).encode()
+        writer.write(f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {len(document)}\r\n\r\n".encode())
+        writer.write(document)
+        await writer.drain()
+
+    async with scripted(tmp_path / "s", answer):
+        engine = DockerEngine(socket=tmp_path / "s", node=NODE, clock=SystemClock())
+        engine.open()
+        engine._calls.speak("1.41")
+        assert [container.id for container in await engine.containers()] == ["good"]
+        with pytest.raises(EngineRefused, match="input/output"):
+            await engine.inspect("bad")
+        await engine.close()
     await asyncio.sleep(0.05)
 
 
