@@ -45,6 +45,7 @@ from edgeappliance.wire.message import Message
 from edgeappliance.wire.operations import Group, Source
 
 if TYPE_CHECKING:
+    from edgeappliance.edgestream.edgestream import EdgeStream
     from edgeappliance.podparts import PodParts
 
 LATE = 10
@@ -157,7 +158,7 @@ class Appliance:
         if config.node.enable and hub is not None:
             self._add_node(cloud, pods)
         if pods is not None and hub is not None and config.edgestream.enable:
-            self._add_stream(self._place.tunnel or hub)
+            cloud.on_connection(self._add_stream(self._place.tunnel or hub).link_changed)
         verbs: dict[str, Verb] = {"status": self._status, "devices": self._device_list}
         if pods is not None:
             files = IdentityFiles(config.identity_path) if hub is not None else None
@@ -202,7 +203,7 @@ class Appliance:
         if pods is not None:
             pods.on_change(node.changed)
 
-    def _add_stream(self, server: Endpoint) -> None:
+    def _add_stream(self, server: Endpoint) -> "EdgeStream":
         from edgeappliance.edgestream.edgestream import EdgeStream
 
         config = self._config
@@ -211,7 +212,7 @@ class Appliance:
         async def tls() -> ssl.SSLContext:
             return await asyncio.to_thread(self._client_context, files)
 
-        self._supervisor.add(
+        return self._supervisor.add(
             "edgestream",
             lambda scope: EdgeStream(
                 scope,

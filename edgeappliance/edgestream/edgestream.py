@@ -10,7 +10,7 @@ from edgeappliance.edgestream.requests import KubeletRequest, kubelet_request
 from edgeappliance.kernel.backoff import Backoff
 from edgeappliance.kernel.clock import Clock
 from edgeappliance.kernel.component import Condition, Health, State
-from edgeappliance.kernel.errors import ApplianceError
+from edgeappliance.kernel.errors import ApplianceError, OperatorError
 from edgeappliance.kernel.log import get_logger
 from edgeappliance.kernel.relay import first_of, relay
 from edgeappliance.kernel.supervisor import TaskScope
@@ -21,6 +21,9 @@ from edgeappliance.wire.tunnel import Answer, ConnectRequest
 
 PING_EVERY = 5.0
 """Seconds between pings, as KubeEdge's edge sends them (reference 9.4)."""
+
+IDENTITY_LOOK = 2.0
+"""Seconds between looks for an identity while this node has none."""
 
 SILENCE = 20.0
 """Seconds without a byte from the cloud after which the tunnel is dead."""
@@ -55,6 +58,7 @@ class EdgeStream:
         self._tls = tls
         self._kubelet = kubelet
         self._backoff = backoff or Backoff(initial=1.0, maximum=30.0, reset_after=10.0)
+        self._wake = asyncio.Event()
         self._tunnel: Tunnel | None = None
         self._line: ClientLine | None = None
         self._opened = 0
@@ -74,6 +78,11 @@ class EdgeStream:
         if line is not None:
             line.abort("edgecore stops")
         self._condition.set(State.STOPPED)
+
+    def link_changed(self, connected: bool) -> None:
+        """The link to the cloud came up or broke: when it is there again, so is the way for the tunnel."""
+        if connected:
+            self._wake.set()
 
     def health(self) -> Health:
         return self._condition.health(
@@ -97,12 +106,24 @@ class EdgeStream:
                 if self._condition.reason != error.message:
                     self._log.warning("no tunnel", reason=error.message, next_step=error.next_step)
                 self._condition.degrade(error)
+                if isinstance(error, OperatorError):  # it may join at any moment
+                    await asyncio.sleep(IDENTITY_LOOK)
+                    continue
             else:
                 reason = await self._use(line)
                 self._log.info("tunnel closed", reason=reason)
                 self._condition.set(State.DEGRADED, f"the tunnel broke: {reason}", "it is dialled again")
                 self._backoff.succeeded(asyncio.get_running_loop().time() - began)
-            await asyncio.sleep(self._backoff.next_delay())
+            await self._pause(self._backoff.next_delay())
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait for `seconds`, or until the link to the cloud comes up."""
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return
 
     def _listen(self, line: ClientLine) -> Tunnel:
         self._tunnel = Tunnel(line, ours=line.ours, accept=self._accept)

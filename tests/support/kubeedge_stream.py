@@ -94,8 +94,8 @@ class TunnelServer:
 
 
 @asynccontextmanager
-async def tunnel_server(context: ssl.SSLContext) -> AsyncIterator[TunnelServer]:
-    """Listens on a port of its own with mutual TLS."""
+async def tunnel_server(context: ssl.SSLContext, port: int = 0) -> AsyncIterator[TunnelServer]:
+    """Listens with mutual TLS; port 0 is any free one."""
     site = TunnelServer()
 
     async def accept(socket: ServerConnection) -> None:
@@ -113,7 +113,7 @@ async def tunnel_server(context: ssl.SSLContext) -> AsyncIterator[TunnelServer]:
         except ConnectionClosed:
             return
 
-    async with serve(accept, "127.0.0.1", 0, ssl=context, ping_interval=None, close_timeout=1) as server:
+    async with serve(accept, "127.0.0.1", port, ssl=context, ping_interval=None, close_timeout=1) as server:
         site.port = server.sockets[0].getsockname()[1]
         yield site
 

@@ -138,14 +138,17 @@ async def join_edge(
     node: str,
     *,
     port: int,
-    context: ssl.SSLContext,
+    context: ssl.SSLContext | None = None,
+    tls: Callable[[], Awaitable[ssl.SSLContext]] | None = None,
+    backoff: Backoff | None = None,
     make: Callable[[Path], ScriptedKubelet] = ScriptedKubelet,
     wait: Callable[[str], Awaitable[None]] | None = None,
     edges: dict[str, Edge] | None = None,
 ) -> Edge:
     """An edge that dials `port`, with a kubelet that `make` makes."""
 
-    async def tls() -> ssl.SSLContext:
+    async def given() -> ssl.SSLContext:
+        assert context is not None
         return context
 
     scripted = make(directory / f"{node}.sock")
@@ -159,10 +162,10 @@ async def join_edge(
             host="127.0.0.1",
             port=port,
             node=node,
-            tls=tls,
+            tls=tls or given,
             kubelet=scripted.socket,
             clock=SystemClock(),
-            backoff=Backoff(initial=0.05, maximum=0.3),
+            backoff=backoff or Backoff(initial=0.05, maximum=0.3),
         ),
     )
     stack.push_async_callback(supervisor.stop)

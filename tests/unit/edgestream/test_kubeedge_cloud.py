@@ -1,6 +1,7 @@
 """Our edge at an unmodified cloudcore's tunnel port (reference 9.4)."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -10,7 +11,9 @@ import pytest
 
 from cloudgateway.onboarding.authority import CertificateAuthority
 from cloudgateway.onboarding.tls import link_context
+from edgeappliance.kernel.backoff import Backoff
 from edgeappliance.kernel.component import State
+from edgeappliance.kernel.errors import OperatorError
 from edgeappliance.kernel.tunnel import MAX_CHANNELS
 from tests.support.kubeedge_stream import (
     ATTACH,
@@ -25,6 +28,7 @@ from tests.support.kubeedge_stream import (
     connect_data,
     tunnel_server,
 )
+from tests.support.net import free_port
 from tests.support.tunnel import LINE, Edge, join_edge, node_identity, until
 
 NODE = "edge-1"
@@ -122,3 +126,51 @@ async def test_thousands_of_opens_are_bounded(cloud: tuple[TunnelServer, Edge], 
         await tunnel.send(number, REMOVE)
     await until(lambda: cloud[1].kubelet.open == 0)
     assert cloud[1].stream.health().details["streams"] == 0
+
+
+async def test_the_link_wakes_a_tunnel_that_waits(tmp_path: Path) -> None:
+    """A box whose network was away for long dials as soon as the link is there, not at the end of its back-off."""
+    ca = CertificateAuthority.generate(datetime.now(UTC))
+    context = node_identity(ca, NODE).context()
+    port = free_port()
+    async with AsyncExitStack() as stack:
+        edge = await join_edge(
+            stack, tmp_path, NODE, port=port, context=context, backoff=Backoff(initial=600.0, maximum=600.0)
+        )
+        await until(lambda: edge.stream.health().state is State.DEGRADED)
+        assert f"127.0.0.1:{port} cannot be reached" in edge.stream.health().reason
+        server_context = link_context(ca.issue_server(["127.0.0.1"], datetime.now(UTC)), ca.certificate_der)
+        async with tunnel_server(server_context, port) as server:
+            edge.stream.link_changed(True)
+            await until(lambda: NODE in server.tunnels)
+
+
+async def test_a_node_that_joins_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeappliance.edgestream.edgestream.IDENTITY_LOOK", 0.05)
+    now = datetime.now(UTC)
+    ca = CertificateAuthority.generate(now)
+    identities: list[ssl.SSLContext] = []
+
+    async def tls() -> ssl.SSLContext:
+        if not identities:
+            raise OperatorError("this node has no certificate yet", next_step="join")
+        return identities[0]
+
+    context = link_context(ca.issue_server(["127.0.0.1"], now), ca.certificate_der)
+    async with tunnel_server(context) as server, AsyncExitStack() as stack:
+        edge = await join_edge(
+            stack, tmp_path, NODE, port=server.port, tls=tls, backoff=Backoff(initial=600, maximum=600)
+        )
+        await until(lambda: edge.stream.health().reason == "this node has no certificate yet")
+        identities.append(node_identity(ca, NODE).context())
+        await until(lambda: NODE in server.tunnels)
+
+
+async def test_a_cloud_that_is_not_ours_is_not_trusted(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    ca, other = CertificateAuthority.generate(now), CertificateAuthority.generate(now)
+    context = link_context(other.issue_server(["127.0.0.1"], now), ca.certificate_der)
+    async with tunnel_server(context) as server, AsyncExitStack() as stack:
+        edge = await join_edge(stack, tmp_path, NODE, port=server.port, context=node_identity(ca, NODE).context())
+        await until(lambda: "was not accepted" in edge.stream.health().reason)
+        assert not server.tunnels
