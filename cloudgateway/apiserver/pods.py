@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from edgeappliance.kubeapi.quantity import amount
 from edgeappliance.kubeapi.request import User
 
 Object = dict[str, Any]
@@ -92,15 +93,16 @@ def create(value: Object, user: User | None) -> None:
 def quality(spec: Object) -> str:
     """status.qosClass: Guaranteed, Burstable or BestEffort."""
     containers = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
-    guaranteed, any_set = True, False
+    guaranteed, named = True, False
     for container in containers:
         resources = container.get("resources") or {}
         limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
-        any_set = any_set or any(name in ("cpu", "memory") for name in (*limits, *requests))
         for name in ("cpu", "memory"):
-            if name not in limits or requests.get(name, limits[name]) != limits[name]:
-                guaranteed = False
-    if not any_set:
+            limit = amount(str(limits.get(name, 0)))
+            request = amount(str(requests.get(name, limits.get(name, 0))))
+            named = named or bool(limit) or bool(request)  # an amount of 0 is none
+            guaranteed = guaranteed and bool(limit) and limit == request
+    if not named:
         return "BestEffort"
     return "Guaranteed" if guaranteed else "Burstable"
 

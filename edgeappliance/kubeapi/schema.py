@@ -135,6 +135,12 @@ class Schema:
             rule(value, path, out)
         return value
 
+    def zero(self) -> Any:
+        """What Go reads where a list or map holds a null."""
+        if self.quantity:
+            return "0"
+        return 0 if self.int_or_string else _ZERO.get(self.type, dict)()
+
     def _number_fits(self, value: Any, kind: type) -> bool:
         if self.int_or_string:
             return kind is int
@@ -153,6 +159,8 @@ class Schema:
             node = properties.get(name)
             if node is None:
                 if additional is not None:
+                    if item is None and self.builtin:  # as in a list: Go reads the zero value
+                        item = additional.zero()
                     value[name] = additional.apply(item, f"{prefix}{name}", out)
                     continue
                 if self.preserve or not self.closed or (self.embedded and name in _EMBEDDED):
@@ -184,7 +192,7 @@ class Schema:
         if items is not None:
             for index, item in enumerate(value):
                 if item is None and self.builtin:  # Go reads a null in a list as the zero value of its type
-                    item = _ZERO.get(items.type, dict)()
+                    item = items.zero()
                 value[index] = items.apply(item, f"{path}[{index}]", out)
         if self.list_type == "set":
             _check_unique(value, lambda item: item, path, out)

@@ -292,6 +292,18 @@ async def test_changes_of_pods(both: Both) -> None:
         assert ours[0] == theirs[0], f"{change}\nours:   {ours}\ntheirs: {theirs}"
 
 
+async def test_nulls_in_maps_and_lists_are_zero_values(both: Both) -> None:
+    await both.same("POST", MAPS, named("c", data={"a": None, "b": "1"}))
+    await both.same("POST", SECRETS, named("s", data={"a": None}))
+    spec = {
+        "nodeName": "n",
+        "nodeSelector": {"a": None},
+        "containers": [{"name": "a", "image": "i:1", "args": [None], "resources": {"limits": {"memory": None}}}],
+    }
+    await both.same("POST", PODS, named("p", spec=spec))
+    await both.same("POST", PODS, named("q", spec={"containers": [None]}))
+
+
 async def test_binding_and_eviction(both: Both) -> None:
     free = {"containers": [{"name": "a", "image": "i:1"}], "schedulerName": "nobody"}
     await both.same("POST", PODS, named("p", spec=free))

@@ -1,6 +1,7 @@
 """Pods that are refused name the field; what may change of one; defaults. The words: contract/test_same_answers.py."""
 
 import copy
+import random
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from cloudgateway.apiserver.container_rules import port_name_error
 from cloudgateway.apiserver.pod_rules import causes
-from cloudgateway.apiserver.pods import default, grace
+from cloudgateway.apiserver.pods import default, grace, quality
 from cloudgateway.apiserver.volume_rules import relative_path_error
 from tests.support.bad_pods import SPECS
 from tests.support.embedded_api import MERGE, STRATEGIC, Api
@@ -128,6 +129,50 @@ def test_defaults_of_what_a_node_relies_on() -> None:
     assert value["spec"]["terminationGracePeriodSeconds"] == 1
     value["spec"]["nodeName"] = "n"
     assert grace(value, None) == 1
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({}, "BestEffort"),
+        ({"limits": {"memory": "0"}, "requests": {"cpu": "0"}}, "BestEffort"),
+        ({"limits": {"example.com/x": "1"}}, "BestEffort"),
+        ({"requests": {"cpu": "1m"}}, "Burstable"),
+        ({"limits": {"cpu": "1"}}, "Burstable"),
+        ({"limits": {"cpu": "1", "memory": "1Mi"}}, "Guaranteed"),
+        ({"limits": {"cpu": "1", "memory": "1024Ki"}, "requests": {"cpu": "1000m", "memory": "1Mi"}}, "Guaranteed"),
+        ({"limits": {"cpu": "1", "memory": "1Mi"}, "requests": {"cpu": "500m"}}, "Burstable"),
+    ],
+)
+def test_quality(resources: dict[str, Any], expected: str) -> None:
+    container = {"name": "c", "image": "i", "resources": resources}
+    assert quality({"containers": [container]}) == expected
+    others = [container, {"name": "d", "image": "i"}]
+    assert quality({"containers": others}) == ("BestEffort" if expected == "BestEffort" else "Burstable")
+
+
+_FOREIGN = (None, "", 0, -1, 2**63, 1.5, True, "x", "/a/..", [], {}, [None], [{}], {"a": None}, {"": ""}, ["a", 1])
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value within a value."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, item in inner for place in _places(item, (*path, key)))]
+
+
+async def test_no_pod_however_strange_is_more_than_refused(embedded_api: Api) -> None:
+    """Every value of every pod of these tests replaced by strange ones: an answer that names it, never a fault."""
+    shapes = [*SPECS.values(), *GOOD.values()]
+    chance = random.Random(1)
+    for _ in range(1500):
+        spec = copy.deepcopy(chance.choice(shapes))
+        *front, last = chance.choice(_places(spec)[1:] or [("containers",)])
+        holder: Any = spec
+        for key in front:
+            holder = holder[key]
+        holder[last] = copy.deepcopy(chance.choice(_FOREIGN))
+        answer = await embedded_api.send("POST", f"{PODS}?dryRun=All", {"metadata": {"name": "q"}, "spec": spec})
+        assert answer.status in (201, 400, 403, 422), (spec, answer.body)
 
 
 BASE: dict[str, Any] = {
