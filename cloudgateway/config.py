@@ -131,7 +131,8 @@ class CloudStreamSettings(Struct, frozen=True):
         str,
         Meta(
             description="IP address under which the cluster's API server reaches this gateway: written into the status "
-            "of the nodes whose tunnel ends here. Empty: the first of enrolment.addresses, else the default route's."
+            "of the nodes whose tunnel ends here, so it must lead to this gateway and to no other. Empty: that of the "
+            "default route."
         ),
     ] = ""
     client_ca_file: Annotated[

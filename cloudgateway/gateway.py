@@ -19,7 +19,7 @@ from cloudgateway.cloudstream.addresses import NodeAddresses
 from cloudgateway.cloudstream.cloudstream import CloudStream, StreamSettings
 from cloudgateway.cloudstream.endpoint import Endpoint
 from cloudgateway.cloudstream.streamserver import StreamServer
-from cloudgateway.config import CloudStreamSettings, GatewaySettings, server_names
+from cloudgateway.config import CloudStreamSettings, GatewaySettings, default_addresses, server_names
 from cloudgateway.devicecontroller.controller import DeviceController
 from cloudgateway.edgecontroller.controller import EdgeController
 from cloudgateway.kube.client import KubeClient
@@ -278,8 +278,9 @@ def _client_ca(settings: CloudStreamSettings, api: Api) -> str:
 
 
 def _own_address(addresses: Sequence[str]) -> str:
-    """The first of a gateway's names that is an IP address: a node's InternalIP must be one."""
-    for address in addresses:
+    """This host's own address, else the first of a gateway's names that is one: a node's InternalIP must be an IP
+    address, and of several gateways behind one name it must lead to this one."""
+    for address in (*default_addresses(), *addresses):
         try:
             return str(ipaddress.ip_address(address))
         except ValueError:
