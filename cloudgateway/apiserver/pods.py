@@ -11,6 +11,8 @@ TOKEN_SECONDS = 3600
 MIRROR = "kubernetes.io/config.mirror"
 """Annotation of a pod that stands for a static pod of a node."""
 DEFAULT_ACCOUNT = "default"
+PRIORITIES = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
+"""The priority classes that every cluster has; here there are no others."""
 
 
 def default(value: Object) -> None:
@@ -87,6 +89,8 @@ def create(value: Object, user: User | None) -> None:
     if MIRROR not in (value["metadata"].get("annotations") or {}):
         spec["serviceAccountName"] = spec.get("serviceAccountName") or spec.get("serviceAccount") or DEFAULT_ACCOUNT
         spec["serviceAccount"] = spec["serviceAccountName"]
+    if spec.get("priorityClassName") in PRIORITIES:
+        spec["priority"] = PRIORITIES[spec["priorityClassName"]]
     value["status"] = {"phase": "Pending", "qosClass": quality(value.get("spec", {}))}
 
 

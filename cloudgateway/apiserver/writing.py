@@ -9,7 +9,7 @@ import msgspec
 from cloudgateway.apiserver.bodies import BodyReader, check_depth, decode_json
 from cloudgateway.apiserver.kinds import KINDS, Kind
 from cloudgateway.apiserver.metadata import carry, metadata_causes
-from cloudgateway.apiserver.pods import DEFAULT_ACCOUNT
+from cloudgateway.apiserver.pods import DEFAULT_ACCOUNT, PRIORITIES
 from cloudgateway.apiserver.rules import (
     check_preconditions,
     delete_options,
@@ -99,7 +99,7 @@ class Writer:
         if resource.namespaced:
             self._check_namespace(resource, target.namespace, name)
         if resource.key == "pods":
-            self._check_account(value)
+            self._admit_pod(value)
         if self._store.head(resource.key, metadata.get("namespace", ""), name) is not None:
             raise already_exists(resource.group, resource.plural, name)
         if dry:
@@ -295,17 +295,16 @@ class Writer:
             if self._store.head(resource.key, namespace, name) is None:
                 return name
 
-    def _check_account(self, pod: Object) -> None:
-        """A pod's service account must be there; the one of every namespace is made by a controller, so it will."""
-        name, namespace = pod.get("spec", {}).get("serviceAccountName", ""), pod["metadata"]["namespace"]
-        if name in ("", DEFAULT_ACCOUNT) or self._store.head("serviceaccounts", namespace, name) is not None:
-            return
-        raise forbidden(
-            "",
-            "pods",
-            pod["metadata"].get("name", ""),
-            f'error looking up service account {namespace}/{name}: serviceaccount "{name}" not found',
-        )
+    def _admit_pod(self, pod: Object) -> None:
+        """What a pod names must be there; the account of every namespace is made by a controller, so it will."""
+        spec, name, namespace = pod.get("spec", {}), pod["metadata"].get("name", ""), pod["metadata"]["namespace"]
+        account = spec.get("serviceAccountName", "")
+        if account not in ("", DEFAULT_ACCOUNT) and self._store.head("serviceaccounts", namespace, account) is None:
+            text = f'error looking up service account {namespace}/{account}: serviceaccount "{account}" not found'
+            raise forbidden("", "pods", name, text)
+        priority = spec.get("priorityClassName", "")
+        if priority and priority not in PRIORITIES:
+            raise forbidden("", "pods", name, f"no PriorityClass with name {priority} was found")
 
     def _check_namespace(self, resource: ResourceType, namespace: str, name: str) -> None:
         entry = self._store.head("namespaces", "", namespace)

@@ -257,3 +257,10 @@ async def test_a_pod_has_the_default_account_and_a_mirror_pod_none(embedded_api:
     accounts = "/api/v1/namespaces/default/serviceaccounts"
     await embedded_api.ok("POST", accounts, {"metadata": {"name": "missing"}})
     await embedded_api.ok("POST", PODS, pod("q", serviceAccountName="missing"))
+
+
+async def test_the_priority_classes_of_every_cluster_are_known_and_no_others(embedded_api: Api) -> None:
+    value = await embedded_api.ok("POST", PODS, pod("p", priorityClassName="system-node-critical"))
+    assert value["spec"]["priority"] == 2_000_001_000
+    refused = await embedded_api.fails(403, "POST", PODS, pod("q", priorityClassName="mine"))
+    assert "no PriorityClass with name mine was found" in refused["message"]
