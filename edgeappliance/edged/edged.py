@@ -38,6 +38,11 @@ COMMIT_INTERVAL = 10.0
 INTERESTING = frozenset({"start", "die", "destroy", "pause", "unpause", "restart"})
 """Engine events after which a container is looked at."""
 
+LIST_AGAIN = 1.0
+"""Seconds until containers that could not be listed, or one that could not be looked at, are asked for again."""
+LOOKS = 5
+"""Tries to look at one container after an event."""
+
 TRUST_AFTER = 60.0
 """Seconds of a link after which a node that began with an empty store has heard of all its pods."""
 
@@ -107,6 +112,7 @@ class Edged:
         self._early: list[Change] | None = []
         self._looking: dict[str, bool] = {}
         self._listed = False
+        self._listing = 0
         self._began_empty = False
         self._linked_since: float | None = None
         self._condition = Condition(clock)
@@ -223,6 +229,8 @@ class Edged:
             row = PodRow(uid=pod.uid, name=pod.key, started_ms=self._clock.wall_ms())
             self._rows[pod.uid] = row
             self._dirty.add(pod.uid)
+            # An edgecore that is killed in the next seconds must know that the pod is not a new one.
+            self._scope.spawn(self._save(), name=f"take on {pod.key}")
         stopping = None
         if row.reason:
             stopping = Stopping(Stopped.EVICTED, 0, row.reason, row.message)
@@ -248,7 +256,10 @@ class Edged:
         if pod.metadata.deletion_timestamp is not None:
             worker.update(pod)
         if self._listed:
-            worker.observe_all(self._strays.pop(pod.uid, []))
+            strays = self._strays.pop(pod.uid, [])
+            worker.observe_all(strays)
+            for container in strays:  # nobody has followed what became of them since they were listed
+                self._look(worker, container.id)
         if not fresh:
             # What changed while we were away; and its tokens are known from here on, so that they are renewed.
             self._scope.spawn(self._refresh(worker), name=f"refresh {pod.key}")
@@ -362,15 +373,27 @@ class Edged:
     # -- what the engine shows ----------------------------------------------------------------------------
 
     def _engine_changed(self, connected: bool) -> None:
-        if connected and self._condition.state is State.RUNNING:
-            self._scope.spawn(self._relist(), name="relist")
+        if self._condition.state is not State.RUNNING:
+            return
+        self._listing += 1
+        self._listed = False
+        for worker in self._workers.values():
+            worker.await_list()
+        if connected:
+            self._scope.spawn(self._relist(self._listing), name="relist")
 
-    async def _relist(self) -> None:
-        try:
-            found = await self._engine.containers()
-        except ApplianceError as error:
-            self._log.warning("containers not listed", reason=error.message)
-            return  # the connection is lost again, and will be told
+    async def _relist(self, listing: int) -> None:
+        while True:
+            try:
+                found = await self._engine.containers()
+                break
+            except ApplianceError as error:
+                self._log.warning("containers not listed", reason=error.message)
+            await asyncio.sleep(LIST_AGAIN)
+            if listing != self._listing:
+                return  # the connection was lost meanwhile
+        if listing != self._listing:
+            return
         by_pod: dict[str, list[ObservedContainer]] = {}
         for container in found:
             by_pod.setdefault(container.pod_uid, []).append(container)
@@ -387,16 +410,29 @@ class Edged:
             return
         if event.action == "destroy":
             worker.vanished(event.id)
-        elif event.id in self._looking:
-            self._looking[event.id] = True  # once more, when the present look is over
         else:
-            self._looking[event.id] = False
-            self._scope.spawn(self._look_at(worker, event.id), name="inspect")
+            self._look(worker, event.id)
+
+    def _look(self, worker: PodWorker, id: str) -> None:
+        if id in self._looking:
+            self._looking[id] = True  # once more, when the present look is over
+        else:
+            self._looking[id] = False
+            self._scope.spawn(self._look_at(worker, id), name="inspect")
 
     async def _look_at(self, worker: PodWorker, id: str) -> None:
+        tries = 0
         try:
             while True:
-                container = await self._runtime.inspect(worker.pod, id)
+                try:
+                    container = await self._runtime.inspect(worker.pod, id)
+                except ApplianceError as error:
+                    self._log.debug("container not inspected", id=id[:12], reason=error.message)
+                    tries += 1
+                    if tries == LOOKS or not self._engine.connected:
+                        return  # all of them are listed when it is back
+                    await asyncio.sleep(LIST_AGAIN)
+                    continue
                 if container is None:
                     worker.vanished(id)
                 else:
@@ -404,8 +440,6 @@ class Edged:
                 if not self._looking[id]:
                     return
                 self._looking[id] = False
-        except ApplianceError as error:
-            self._log.debug("container not inspected", id=id[:12], reason=error.message)
         finally:
             del self._looking[id]
 
@@ -480,14 +514,17 @@ class Edged:
     async def _commit(self) -> None:
         while True:
             await asyncio.sleep(COMMIT_INTERVAL)
-            try:
-                await self._write()
-            except ApplianceError as error:
-                self._log.warning("statuses not saved", reason=error.message)
+            await self._save()
             for uid in self._runtime.renewals():
                 worker = self._workers.get(uid)
                 if worker is not None and not worker.gone:
                     self._scope.spawn(self._refresh(worker), name=f"refresh {worker.pod.key}")
+
+    async def _save(self) -> None:
+        try:
+            await self._write()
+        except ApplianceError as error:
+            self._log.warning("statuses not saved", reason=error.message)
 
     async def _write(self, *, durable: bool = False) -> None:
         dirty, self._dirty = self._dirty, set()

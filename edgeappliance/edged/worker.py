@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from edgeappliance.edged.engine.api import EngineAway
-from edgeappliance.edged.pods.observed import Kind, ObservedContainer, ObservedPod
+from edgeappliance.edged.pods.observed import Kind, ObservedContainer, ObservedPod, Phase
 from edgeappliance.edged.pods.plan import (
     Action,
     Plan,
@@ -87,6 +87,7 @@ class PodWorker:
         self._wake_at: float | None = None
         self._cleaning: asyncio.Task[None] | None = None
         self._observed = False
+        self._told: set[str] = set()
         self._log = get_logger("edged")
         scope.spawn(self._run(), name=f"pod {pod.key}")
 
@@ -146,33 +147,46 @@ class PodWorker:
         self.wake()
 
     def observe(self, container: ObservedContainer) -> None:
-        """The newest look at one of its containers."""
+        """A look at one of its containers."""
         known = self._containers.get(container.id)
+        if known is not None and _is_older(container, known):
+            return  # looks overlap, and the answers may come in another order than they were made in
+        if not self._observed:
+            self._told.add(container.id)
         if container.exited:
             self._exits.setdefault(container.id, self._clock.monotonic())
             if known is not None and known.message:
                 container = replace(container, message=known.message)
         self._containers[container.id] = container
         self._runtime.observed(self.pod, container)
-        self._observed = True
         self.wake()
 
     def vanished(self, id: str) -> None:
         """The engine knows it no more."""
+        if not self._observed:
+            self._told.add(id)
         self._containers.pop(id, None)
         self._exits.pop(id, None)
         self._condemned.pop(id, None)
         self._runtime.vanished(id)
         self.wake()
 
+    def await_list(self) -> None:
+        """All its containers are about to be listed. Until then nothing is done: of a part of them, say of a container
+        whose sandbox has not been heard of yet, the wrong thing would follow."""
+        self._observed = False
+        self._told.clear()
+
     def observe_all(self, containers: list[ObservedContainer]) -> None:
-        """All that there is, after a (re)connection."""
-        present = {container.id for container in containers}
+        """All that there is, but for what has been told since the list was asked for."""
+        present = {container.id for container in containers} | self._told
         for id in [id for id in self._containers if id not in present]:
             self.vanished(id)
         for container in containers:
-            self.observe(container)
+            if container.id in self._containers or container.id not in self._told:  # not one that is gone since
+                self.observe(container)
         self._observed = True
+        self._told.clear()
         self.wake()
 
     async def settle(self) -> None:
@@ -393,3 +407,11 @@ class PodWorker:
 
     def _container_or_none(self, name: str) -> Container | None:
         return next((container for container in self.pod.containers() if container.name == name), None)
+
+
+def _is_older(container: ObservedContainer, known: ObservedContainer) -> bool:
+    """Whether a look at a container was made before another: it is made, runs and ends, and never goes back (but for
+    somebody who starts it by hand)."""
+    if container.started_ms > known.started_ms:
+        return False
+    return (known.exited and not container.exited) or (known.running and container.phase is Phase.CREATED)

@@ -163,3 +163,18 @@ async def test_a_registry_that_says_nothing_holds_up_nobody(site: Stand) -> None
     await site.kubectl("set", "image", "pod/hopeful", f"main={BUSYBOX}")
     await until(site, "hopeful", lambda obj: "imageID" in obj["status"]["containerStatuses"][0], "there")
     assert time.monotonic() - before < 9, "as long as an engine waits for an answer"
+
+
+async def test_an_edgecore_that_comes_back_at_once_changes_nothing(site: Stand) -> None:
+    """The engine repeats what happened in the moment before: a part of the story is not acted upon."""
+    mesh = shell(SLEEPS, "mesh", restartPolicy="Always")
+    await apply(site, pod("steady", initContainers=[container("one", "true"), mesh]))
+    before = await until(site, "steady", is_ready, "ready")
+    for _ in range(3):
+        await site.edge.kill()
+        await site.start_edge()
+    await asyncio.sleep(2)
+    after = await site.get("pod", "steady")
+    for key in ("containerStatuses", "initContainerStatuses", "startTime", "podIP"):
+        assert after["status"][key] == before["status"][key]
+    assert "Killing" not in await events(site, "steady")
