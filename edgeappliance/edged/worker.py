@@ -31,6 +31,9 @@ from edgeappliance.kernel.supervisor import TaskScope
 AGAIN = 10.0
 """Seconds until the next look after a fault of ours."""
 
+PAUSE = 1.0
+"""Seconds until something is tried again that the engine did not do; its events may go on coming all the while."""
+
 FAILURE_INITIAL, FAILURE_MAXIMUM = 10.0, 300.0
 """Seconds between tries of a container that could not be started, doubling."""
 
@@ -308,7 +311,7 @@ class PodWorker:
         except StartFailed as failure:
             self._failed(name, failure)
         except EngineAway:
-            return  # its return wakes us, and the relist shows what has come of it
+            await asyncio.sleep(PAUSE)  # its return wakes us, and the list shows what has come of it
         except ApplianceError as error:
             reason = "CreatePodSandboxError" if not name else "CreateContainerError"
             self._failed(name, StartFailed(reason, error.message))
@@ -359,20 +362,22 @@ class PodWorker:
         try:
             await self._runtime.stop(self.pod, spec, container, action)
         except EngineAway:
+            await asyncio.sleep(PAUSE)
             return
         except ApplianceError as error:
             self._log.warning("container not stopped", pod=self.pod.key, container=action.name, error=error)
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(PAUSE)
         await self._look_at(action.id)
 
     async def _remove(self, id: str) -> None:
         try:
             await self._runtime.remove(id)
         except EngineAway:
+            await asyncio.sleep(PAUSE)
             return
         except ApplianceError as error:
             self._log.warning("container not removed", pod=self.pod.key, id=id, error=error)
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(PAUSE)
         await self._look_at(id)
 
     async def _look_at(self, id: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 
+from edgeappliance.edged.engine.api import EngineAway
 from edgeappliance.edged.pods.observed import ObservedContainer, Phase
 from edgeappliance.edged.pods.plan import Probed, StopContainer
 from edgeappliance.edged.runtime import PodRuntime
@@ -21,6 +22,7 @@ class Hands:
 
     def __init__(self) -> None:
         self.done: list[str] = []
+        self.away = False
 
     def observed(self, pod: Any, container: ObservedContainer) -> None:
         pass
@@ -51,6 +53,8 @@ class Hands:
 
     async def _last(self, what: str) -> Any:
         self.done.append(what)
+        if self.away:
+            raise EngineAway("no answer")
         await asyncio.Event().wait()
 
 
@@ -126,3 +130,11 @@ async def test_a_look_that_comes_late_changes_nothing(bench: Bench) -> None:
     by_hand = running(pod, "a", started_ms=WALL + 5)
     bench.worker.observe(by_hand)
     assert [item.phase for item in bench.worker.containers] == [Phase.RUNNING]
+
+
+async def test_an_engine_that_does_not_answer_is_asked_with_patience(bench: Bench) -> None:
+    """Its events may go on coming while its other answers fail."""
+    bench.hands.away = True
+    bench.worker.observe_all([sandbox()])
+    await asyncio.sleep(0.3)
+    assert await bench.done() == ["start one 0"]
