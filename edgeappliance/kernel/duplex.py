@@ -5,6 +5,9 @@ from typing import Protocol
 
 CHUNK = 64 * 1024
 
+CLOSE_TIMEOUT = 5.0
+"""Seconds for what was written and not yet taken: the last of a log on a narrow line."""
+
 
 class Duplex(Protocol):
     """Both ends may be used at the same time. One reader and one writer at most."""
@@ -48,7 +51,7 @@ class StreamDuplex:
         try:
             if not self._closed and self._writer.can_write_eof():
                 self._writer.write_eof()
-        except OSError:
+        except (OSError, RuntimeError):
             return  # gone: the reader hears of it
 
     async def close(self) -> None:
@@ -57,7 +60,7 @@ class StreamDuplex:
         self._closed = True
         self._writer.close()
         try:
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._writer.wait_closed()
         except (OSError, TimeoutError):
             self._writer.transport.abort()
