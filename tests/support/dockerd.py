@@ -11,6 +11,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import socket
 import stat
@@ -353,6 +354,18 @@ def running_dockerd(**options: Any) -> Iterator[Dockerd]:
         engine.close_now()
 
 
+def wait_listening(pid: int, port: int, *, seconds: float = 10.0) -> None:
+    """Return when something listens on `port` in the network namespace of `pid`."""
+    listening = re.compile(rf" [0-9A-F]+:{port:04X} 0+:0000 0A ")  # of /proc/net/tcp: local, remote, LISTEN
+    give_up = time.monotonic() + seconds
+    while time.monotonic() < give_up:
+        tables = (Path(f"/proc/{pid}/net/{name}") for name in ("tcp", "tcp6"))
+        if any(listening.search(table.read_text()) for table in tables if table.exists()):
+            return
+        time.sleep(0.02)
+    raise DockerdFailed(f"nothing listens on port {port}")
+
+
 class Registry:
     """Debian's docker-registry where the engine sees it: on 127.0.0.1:`port` of its network namespace."""
 
@@ -390,17 +403,8 @@ class Registry:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        await asyncio.to_thread(self._wait_ready)
+        await asyncio.to_thread(wait_listening, self._process.pid, self._port)
         return self
-
-    def _wait_ready(self) -> None:
-        assert self._process is not None
-        listening = f"0100007F:{self._port:04X} 00000000:0000 0A"  # of /proc/net/tcp: local, remote, LISTEN
-        for _ in range(300):
-            if listening in Path(f"/proc/{self._process.pid}/net/tcp").read_text():
-                return
-            time.sleep(0.02)
-        raise DockerdFailed("the registry does not accept")
 
     async def kill(self) -> None:
         """kill -9: pulls fail until it is started again; what was pushed stays."""

@@ -30,6 +30,7 @@ def config(directory: Path, **changes: Any) -> EdgeSettings:
         "mqtt": {"port": free_port()},
         "metrics": {"port": 0},
         "mappers": {"directory": str(directory / "mappers.d")},
+        "edged": {"docker": str(directory / "no-docker.sock"), "manifests": str(directory / "m.d"), "kubelet_port": 0},
     }
     return settings.convert(EdgeSettings, {**values, **changes}, source="test")
 
@@ -66,12 +67,14 @@ async def test_a_box_without_a_cloud_runs_and_says_how_it_is(tmp_path: Path) -> 
         assert report["node"] == "edge-1"
         components = report["components"]
         assert list(components) == [
-            "store", "metamanager", "broker", "eventbus", "devicetwin", "mappers", "devices", "edgehub", "metrics",
-            "control",
+            "store", "metamanager", "broker", "eventbus", "devicetwin", "mappers", "devices", "docker", "edged",
+            "static", "housekeeping", "kubelet", "edgehub", "metrics", "control",
         ]  # fmt: skip
         assert all(part["since_ms"] > 0 for part in components.values())
         assert {name for name, part in components.items() if part["state"] == "failed"} == set()
         assert "edgecore join" in components["edgehub"]["next_step"]
+        assert components["docker"]["state"] == components["edged"]["state"] == "degraded"
+        assert "edged.enable = false" in components["docker"]["next_step"]
         assert (await control.call(chosen.control_socket, "devices"))["devices"] == []
     assert not chosen.control_socket.exists()
 
@@ -111,6 +114,7 @@ async def test_what_is_not_configured_is_not_there(tmp_path: Path) -> None:
         metrics={"enable": False},
         mappers={"modbus": False, "directory": str(tmp_path / "m")},
         mqtt={"mode": "external", "port": free_port()},
+        edged={"enable": False},
     )
     async with running(chosen):
         assert list((await status(chosen))["components"]) == [
@@ -125,7 +129,7 @@ async def test_a_cloud_that_is_away_keeps_nothing_from_starting(tmp_path: Path) 
     async with asyncio.timeout(10), running(chosen):
         components = (await status(chosen))["components"]
         assert components["edgehub"]["state"] in ("starting", "degraded")
-        assert components["edged"]["state"] == "degraded"
+        assert components["node"]["state"] == "degraded"
         assert components["devicetwin"]["state"] == "running"
 
 

@@ -129,7 +129,7 @@ async def ask(
         ) from None
 
 
-_NEXT_STEP = "install and start Docker, or correct edged.docker (systemctl status docker)"
+_NEXT_STEP = "install and start Docker, correct edged.docker, or set edged.enable = false on a box without pods"
 
 
 async def ask_json(path: Path, target: str, *, timeout: float = HEAD_TIMEOUT) -> Any:

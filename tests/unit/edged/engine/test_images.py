@@ -11,7 +11,7 @@ from edgeappliance.edged.engine.api import Credentials, EngineRefused, PullFaile
 from edgeappliance.edged.engine.docker_engine import DockerEngine
 from edgeappliance.edged.pause.archive import IMAGE, archive
 from tests.support.docker_fixtures import BUSYBOX
-from tests.support.dockerd import Dockerd, Registry
+from tests.support.dockerd import Dockerd, Registry, wait_listening
 
 Run = Callable[..., Awaitable[str]]
 
@@ -66,6 +66,7 @@ async def test_a_pull_that_is_cancelled_lets_go(engine: DockerEngine, dockerd: D
         [*dockerd.enter, "setpriv", "--pdeathsig", "KILL", "busybox", "nc", "-ll", "-p", "5001", "-e", "sleep", "100"]
     )
     try:
+        await asyncio.to_thread(wait_listening, silent.pid, 5001)
         pulls = [asyncio.ensure_future(engine.pull(f"127.0.0.1:5001/x:{n}", [])) for n in range(2)]
         await asyncio.sleep(0.5)
         assert not any(pull.done() for pull in pulls)
