@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable
 
 import pytest
+from websockets.asyncio.client import unix_connect
 
+from edgeappliance.edged.kubelet import peers
 from edgeappliance.kernel import spdystream
 from edgeappliance.kernel.web import client
 from tests.support.dockerd import Dockerd
@@ -45,6 +47,23 @@ async def test_a_command_that_never_reads_and_a_client_that_vanishes(
     await until(lambda: quiet(stand))
     async with asyncio.timeout(10):
         while "4322" in (await stand.get("/run/default/web/c?cmd=ps"))[1]:
+            await asyncio.sleep(0.1)
+
+
+async def test_the_same_over_a_websocket(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "STALL_PING", 0.1)
+    await stand.pod("web", c=["sleep", "1000"])
+    target = exec_target("sleep", "4323", options="input=1&output=1")
+    connecting = unix_connect(str(stand.socket), f"ws://localhost{target}", compression=None)
+    async with connecting as connection:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                while True:
+                    await connection.send(b"\0" + b"x" * 100_000)
+        connection.transport.abort()
+    await until(lambda: quiet(stand))
+    async with asyncio.timeout(10):
+        while "4323" in (await stand.get("/run/default/web/c?cmd=ps"))[1]:
             await asyncio.sleep(0.1)
 
 
