@@ -6,7 +6,8 @@ from typing import Protocol
 CHUNK = 64 * 1024
 
 CLOSE_TIMEOUT = 5.0
-"""Seconds for what was written and not yet taken: the last of a log on a narrow line."""
+"""Seconds in which a closed pipe must give away something of what was written: the last of a log on a narrow line may
+take long, a peer that takes nothing is left."""
 
 
 class Duplex(Protocol):
@@ -59,8 +60,21 @@ class StreamDuplex:
             return
         self._closed = True
         self._writer.close()
+        transport = self._writer.transport
+        # A task, because a time-out must not cancel what the transport itself waits for.
+        closing = asyncio.ensure_future(self._writer.wait_closed())
         try:
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                await self._writer.wait_closed()
-        except (OSError, TimeoutError):
-            self._writer.transport.abort()
+            left = transport.get_write_buffer_size()
+            while not (await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT))[0]:
+                before, left = left, transport.get_write_buffer_size()
+                if left >= before:
+                    transport.abort()
+                    await asyncio.wait({closing}, timeout=1)
+                    break
+            if closing.done() and not closing.cancelled():
+                closing.exception()  # looked at: what the peer made of it does not matter
+        except BaseException:
+            transport.abort()
+            raise
+        finally:
+            closing.cancel()

@@ -28,6 +28,10 @@ STALL_PING = 15.0
 """Seconds of pause after which a ping finds out whether the peer is still there: a paused reader sees no end."""
 
 
+CLOSE_TIMEOUT = 5.0
+"""Seconds for what is not written yet when a connection is closed; who cannot lose it calls `flush` first."""
+
+
 class SpdyStream:
     """One stream; a Duplex. Its errors are OSErrors: the peer reset it, or the connection broke."""
 
@@ -45,10 +49,10 @@ class SpdyStream:
     async def read(self) -> bytes:
         """All that has arrived, b"" at the end. Raises OSError."""
         while not self._chunks:
+            if self._ended:
+                return b""  # whatever became of the connection since
             if self._error is not None:
                 raise self._error
-            if self._ended:
-                return b""
             self._changed.clear()
             await self._changed.wait()
         data = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
@@ -119,6 +123,7 @@ class Spdy:
         self._gone = asyncio.Event()
         self._error: OSError | None = None
         self._closed = False
+        self._writing = False
 
     @property
     def broken(self) -> bool:
@@ -158,11 +163,11 @@ class Spdy:
         """Returns when the connection is gone."""
         await self._gone.wait()
 
-    async def flush(self, *, timeout: float = 5.0) -> None:
-        """Wait until all is written, at most `timeout` seconds. Never raises."""
+    async def flush(self, *, timeout: float | None = None) -> None:
+        """Wait until all is written or the peer is gone, at most `timeout` seconds. Never raises."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                while (self._core.pending or self._wanted.is_set()) and self._error is None:
+                while (self._core.pending or self._wanted.is_set() or self._writing) and self._error is None:
                     self._written.clear()
                     await self._written.wait()
 
@@ -170,7 +175,7 @@ class Spdy:
         """Write what is due, then end the connection. Idempotent, never raises."""
         if not self._closed:
             self._closed = True
-            await self.flush()
+            await self.flush(timeout=CLOSE_TIMEOUT)
             self._break(ConnectionAbortedError("the connection was closed"))
             await self._duplex.close()
 
@@ -295,7 +300,9 @@ class Spdy:
                 await self._wanted.wait()
                 self._wanted.clear()
                 while data := self._core.take():
+                    self._writing = True
                     await self._duplex.write(data)
+                    self._writing = False
                     self._written.set()
                 self._written.set()
         except OSError as error:

@@ -26,8 +26,9 @@ from edgeappliance.wire.remotecommand import (
 STREAMS_TIMEOUT = 30.0
 """Seconds in which a client must have opened its streams."""
 
-LINGER = 2.0
-"""Seconds that a client has to leave after the result, so that what it still sends cannot make TCP drop the result."""
+LINGER = 10.0
+"""Seconds that a client has to leave after the result, so that what it still sends cannot make TCP drop the result, and
+the end of a long output gets over a narrow line. Clients leave when they have read the result."""
 
 STALL_PING = 15.0
 """Seconds of a container that does not read its stdin after which the client is pinged."""
@@ -111,6 +112,7 @@ class SpdyPeer:
             error = self._streams["error"]
             await error.write(encode_result(result, status=self._status))
             await error.close_write()
+        await self._spdy.flush()  # however slowly it is read
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER):
                 await self.gone()

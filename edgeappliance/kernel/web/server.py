@@ -14,6 +14,8 @@ from edgeappliance.kernel.web.connection import Connection, Handler
 
 MAX_CONNECTIONS = 256
 MODE = 0o600
+STOP_TIMEOUT = 2.0
+"""Seconds in which connections may end in order when the server stops; then they are dropped."""
 
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 """A client whose machine went away is noticed after a minute, also while nothing is sent."""
@@ -39,7 +41,7 @@ class WebServer:
         self._tls = tls
         self._max_connections = max_connections
         self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._turned_away = 0
         self._log = get_logger("web")
 
@@ -78,11 +80,15 @@ class WebServer:
         if self._unix is not None:
             self._unix.unlink(missing_ok=True)
         await asyncio.sleep(0)  # a connection accepted just now gets its task
-        doomed = list(self._connections)
+        doomed = dict(self._connections)
         for task in doomed:
             task.cancel()
         if doomed:
-            await asyncio.wait(doomed, timeout=5)
+            _, slow = await asyncio.wait(doomed, timeout=STOP_TIMEOUT)
+            for task in slow:
+                doomed[task].transport.abort()
+            if slow:
+                await asyncio.wait(slow, timeout=STOP_TIMEOUT)
 
     def health(self) -> Health:
         state = State.RUNNING if self._server is not None else State.STOPPED
@@ -108,14 +114,14 @@ class WebServer:
             self._log.warning("connection turned away", at=self._where(), connections=len(self._connections))
             writer.transport.abort()
             return
-        self._connections.add(task)
+        self._connections[task] = writer
         try:
             keep_alive(writer)
             await Connection(reader, writer, self._handler).serve()
         except asyncio.CancelledError:
             return  # stop(); asyncio's stream server would log the cancellation as an error
         finally:
-            self._connections.discard(task)
+            del self._connections[task]
 
 
 def keep_alive(writer: asyncio.StreamWriter) -> None:

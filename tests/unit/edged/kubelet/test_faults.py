@@ -11,8 +11,9 @@ import pytest
 from websockets.asyncio.client import unix_connect
 
 from edgeappliance.edged.kubelet import peers
-from edgeappliance.kernel import spdystream
+from edgeappliance.kernel import duplex, spdystream
 from edgeappliance.kernel.web import client
+from edgeappliance.wire.remotecommand import Result
 from tests.support.dockerd import Dockerd
 from tests.unit.edged.kubelet.conftest import Stand
 from tests.unit.edged.kubelet.spdy_client import exec_target, read_until, session, upgraded
@@ -65,6 +66,23 @@ async def test_the_same_over_a_websocket(stand: Stand, monkeypatch: pytest.Monke
     async with asyncio.timeout(10):
         while "4323" in (await stand.get("/run/default/web/c?cmd=ps"))[1]:
             await asyncio.sleep(0.1)
+
+
+async def test_a_slow_reader_gets_the_end_of_a_long_output(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "LINGER", 0.5)
+    monkeypatch.setattr(duplex, "CLOSE_TIMEOUT", 0.5)
+    monkeypatch.setattr(spdystream, "CLOSE_TIMEOUT", 0.5)
+    await stand.pod("web", c=["sleep", "1000"])
+    target = exec_target("dd", "if=/dev/zero", "bs=1M", "count=3", "status=none", options="output=1")
+    async with session(stand.socket, target, stderr=False) as streams:
+        assert streams.stdout is not None
+        await asyncio.sleep(1)
+        size = 0
+        while part := await streams.stdout.read():
+            size += len(part)
+            await asyncio.sleep(0.2)
+        assert size == 3 * 1024 * 1024
+        assert (await streams.finish())[0] == Result(0)
 
 
 async def test_a_log_reader_that_stops_delays_nobody(stand: Stand) -> None:
