@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgeappliance.kubeapi.selectors import node_requirement_met
+
 Object = Mapping[str, Any]
 
 OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt")
@@ -19,27 +21,7 @@ class Requirement:
 
     def matches(self, value: str | None) -> bool:
         """Whether a label's value (None: it is not there) meets it."""
-        match self.operator:
-            case "In":
-                return value is not None and value in self.values
-            case "NotIn":
-                return value is None or value not in self.values
-            case "Exists":
-                return value is not None
-            case "DoesNotExist":
-                return value is None
-            case "Gt" | "Lt":
-                return self._compares(value)
-        return False
-
-    def _compares(self, value: str | None) -> bool:
-        if value is None or len(self.values) != 1:
-            return False
-        try:
-            number, bound = int(value), int(self.values[0])
-        except ValueError:
-            return False
-        return number > bound if self.operator == "Gt" else number < bound
+        return node_requirement_met(self.operator, self.values, value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Label and field selectors, parsed once and matched against an object's labels or selectable fields."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeappliance.kubeapi.errors import bad_request
@@ -48,6 +48,27 @@ class Requirement:
         except ValueError:
             return False
         return number > bound if self.operator == "gt" else number < bound
+
+
+def node_requirement_met(operator: str, values: Sequence[str], value: str | None) -> bool:
+    """Whether a node's label (None: it has none) meets a requirement of a node selector term (core/v1
+    NodeSelectorRequirement: In, NotIn, Exists, DoesNotExist, Gt, Lt)."""
+    match operator:
+        case "In":
+            return value is not None and value in values
+        case "NotIn":
+            return value is None or value not in values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+    if operator not in ("Gt", "Lt") or value is None or len(values) != 1:
+        return False
+    try:
+        number, bound = int(value), int(values[0])
+    except ValueError:
+        return False
+    return number > bound if operator == "Gt" else number < bound
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from decimal import Decimal
 
 from edgeappliance.edged.pods.resources import CPU, MEMORY, STORAGE, pod_request, whole
 from edgeappliance.edged.pods.spec import NodeRequirement, NodeTerm, Pod
+from edgeappliance.kubeapi.selectors import node_requirement_met
 
 SAFE_SYSCTLS = frozenset(
     {
@@ -139,23 +140,7 @@ def _matches(term: NodeTerm, name: str, labels: Mapping[str, str]) -> bool:
 
 
 def _meets(requirement: NodeRequirement, labels: Mapping[str, str]) -> bool:
-    value = labels.get(requirement.key)
-    match requirement.operator:
-        case "In":
-            return value is not None and value in requirement.values
-        case "NotIn":
-            return value is None or value not in requirement.values
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-        case "Gt" | "Lt":
-            try:
-                number, bound = int(value or ""), int(requirement.values[0])
-            except (ValueError, IndexError):
-                return False
-            return number > bound if requirement.operator == "Gt" else number < bound
-    return False
+    return node_requirement_met(requirement.operator, requirement.values, labels.get(requirement.key))
 
 
 def _ports(pod: Pod, others: list[Pod]) -> Refusal | None:
