@@ -1,6 +1,8 @@
 """A pipe of bytes with two directions, whatever carries it: a socket, a tunnel, an upgraded connection."""
 
 import asyncio
+import socket
+import struct
 from typing import Protocol
 
 CHUNK = 64 * 1024
@@ -8,6 +10,9 @@ CHUNK = 64 * 1024
 CLOSE_TIMEOUT = 5.0
 """Seconds in which a closed pipe must give away something of what was written: the last of a log on a narrow line may
 take long, a peer that takes nothing is left."""
+
+_BYTES_ACKED = struct.Struct("120xQ")
+"""tcpi_bytes_acked in the kernel's struct tcp_info (Linux 4.1)."""
 
 
 class Duplex(Protocol):
@@ -64,10 +69,10 @@ class StreamDuplex:
         # A task, because a time-out must not cancel what the transport itself waits for.
         closing = asyncio.ensure_future(self._writer.wait_closed())
         try:
-            left = transport.get_write_buffer_size()
+            taken = _taken(transport)
             while not (await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT))[0]:
-                before, left = left, transport.get_write_buffer_size()
-                if left >= before:
+                before, taken = taken, _taken(transport)
+                if taken <= before:
                     transport.abort()
                     await asyncio.wait({closing}, timeout=1)
                     break
@@ -78,3 +83,17 @@ class StreamDuplex:
             raise
         finally:
             closing.cancel()
+
+
+def _taken(transport: asyncio.WriteTransport) -> int:
+    """A number that grows when the peer takes something."""
+    try:
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            # What the peer has acknowledged: behind TLS the size of the buffers says nothing.
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size)
+            return int(_BYTES_ACKED.unpack(info)[0])
+        return -transport.get_write_buffer_size()
+    except (OSError, struct.error, AttributeError):
+        # Gone (asyncio's TLS transports raise AttributeError then), or a kernel that does not count.
+        return 0

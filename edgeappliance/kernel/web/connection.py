@@ -169,7 +169,10 @@ class Connection:
     # -- what the exchange calls --------------------------------------------------------------------------
 
     def extra_info(self, name: str) -> Any:
-        return self._writer.get_extra_info(name)
+        try:
+            return self._writer.get_extra_info(name)
+        except AttributeError:  # asyncio's TLS transport of a client that has left
+            raise ClientGone("the client is gone") from None
 
     async def read_body(self, limit: int) -> bytes:
         parts = bytearray()
