@@ -325,7 +325,7 @@ class Edged:
 
     def _drop(self, uid: str) -> None:
         """Nothing of it is left, here and in the API."""
-        self._workers.pop(uid, None)
+        self._close_worker(uid)
         self._raw.pop(uid, None)
         self._strange.pop(uid, None)
         self._statuses.pop(uid, None)
@@ -486,8 +486,13 @@ class Edged:
             else:
                 self._drop(uid)
 
+    def _close_worker(self, uid: str) -> None:
+        worker = self._workers.pop(uid, None)
+        if worker is not None:
+            worker.close()
+
     def _drop_static(self, uid: str) -> None:
-        self._workers.pop(uid, None)
+        self._close_worker(uid)
         self._raw.pop(uid, None)
         self._statuses.pop(uid, None)
         self._static.discard(uid)

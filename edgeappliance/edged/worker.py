@@ -92,7 +92,7 @@ class PodWorker:
         self._observed = False
         self._told: set[str] = set()
         self._log = get_logger("edged")
-        scope.spawn(self._run(), name=f"pod {pod.key}")
+        self._loop = scope.spawn(self._run(), name=f"pod {pod.key}")
 
     # -- what Edged tells it ------------------------------------------------------------------------------
 
@@ -103,6 +103,10 @@ class PodWorker:
     @property
     def containers(self) -> tuple[ObservedContainer, ...]:
         return tuple(self._containers.values())
+
+    def close(self) -> None:
+        """Nobody wants it any more: it looks at nothing again."""
+        self._loop.cancel()
 
     def wake(self) -> None:
         """Something that it looks at has changed."""

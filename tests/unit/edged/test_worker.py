@@ -138,3 +138,14 @@ async def test_an_engine_that_does_not_answer_is_asked_with_patience(bench: Benc
     bench.worker.observe_all([sandbox()])
     await asyncio.sleep(0.3)
     assert await bench.done() == ["start one 0"]
+
+
+async def test_a_pod_that_is_gone_leaves_no_task() -> None:
+    scope = TaskScope("edged", lambda error: None)
+    bench = Bench(scope)
+    await bench.done()
+    assert len(scope) == 1
+    bench.worker.close()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(scope) == 0
