@@ -212,6 +212,7 @@ class PodParts:
             store=PodStore(database),
             clock=clock,
             admission=admission,
+            sends_all=lambda: self._cloud.ours,
             keep=settings.dead_containers,
         )
 

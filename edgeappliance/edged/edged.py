@@ -2,13 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any, Protocol
-
-import msgspec
 
 from edgeappliance.edged.engine.api import ContainerEvent, Engine
 from edgeappliance.edged.events import EventRecorder
+from edgeappliance.edged.looks import Looks
 from edgeappliance.edged.objects import Objects
 from edgeappliance.edged.pods.environment import references
 from edgeappliance.edged.pods.limits import Unsupported
@@ -16,8 +14,10 @@ from edgeappliance.edged.pods.observed import ObservedContainer
 from edgeappliance.edged.pods.plan import Stopped, Stopping
 from edgeappliance.edged.pods.reading import read_pod, unsupported
 from edgeappliance.edged.pods.spec import Pod
+from edgeappliance.edged.records import OVER, Records, why_ended
 from edgeappliance.edged.reporter import StatusReporter
 from edgeappliance.edged.runtime import PodRuntime
+from edgeappliance.edged.static import HASH
 from edgeappliance.edged.worker import PodWorker
 from edgeappliance.kernel.clock import Clock
 from edgeappliance.kernel.component import Condition, Health, State
@@ -25,7 +25,7 @@ from edgeappliance.kernel.errors import ApplianceError, InputError
 from edgeappliance.kernel.log import get_logger
 from edgeappliance.kernel.supervisor import TaskScope
 from edgeappliance.kubeapi.times import rfc3339
-from edgeappliance.store.pods import PodRow, PodStore
+from edgeappliance.store.pods import PodStore
 from edgeappliance.wire.operations import Operation, ResourceType
 from edgeappliance.wire.resource import ResourceName
 
@@ -39,9 +39,7 @@ INTERESTING = frozenset({"start", "die", "destroy", "pause", "unpause", "restart
 """Engine events after which a container is looked at."""
 
 LIST_AGAIN = 1.0
-"""Seconds until containers that could not be listed, or one that could not be looked at, are asked for again."""
-LOOKS = 5
-"""Tries to look at one container after an event."""
+"""Seconds until containers that could not be listed are asked for again."""
 
 TRUST_AFTER = 60.0
 """Seconds of a link after which a node that began with an empty store has heard of all its pods."""
@@ -69,7 +67,10 @@ class Desired(Protocol):
 
 
 class Edged:
-    """All pods of this node, each with a worker. A component."""
+    """All pods of this node, each with a worker. A component.
+
+    sends_all: whether the cloud at the other end sends everything again to a node whose database is a new one.
+    """
 
     def __init__(
         self,
@@ -85,6 +86,7 @@ class Edged:
         store: PodStore,
         clock: Clock,
         admission: Callable[[Pod, list[Pod]], tuple[str, str] | None],
+        sends_all: Callable[[], bool],
         keep: int = 1,
     ) -> None:
         self._scope = scope
@@ -94,23 +96,23 @@ class Edged:
         self._runtime = runtime
         self._reporter = reporter
         self._events = events
-        self._store = store
+        self._records = Records(scope, store)
+        self._looks = Looks(scope, engine=engine, runtime=runtime)
         self._clock = clock
         self._admission = admission
+        self._sends_all = sends_all
         self._keep = keep
         self._workers: dict[str, PodWorker] = {}
         self._raw: dict[str, dict[str, Any]] = {}
         self._strange: dict[str, tuple[Unsupported, ...]] = {}
         self._in_api: set[str] = set()
         self._static: set[str] = set()
-        self._static_read = False
+        self._folder: dict[str, tuple[dict[str, Any], dict[str, Any]]] | None = None
+        """Static pods and their mirrors by uid, as the folder has them; None while nobody has looked."""
         self._mirrors: dict[str, dict[str, Any]] = {}
-        self._statuses: dict[str, dict[str, Any]] = {}
-        self._rows: dict[str, PodRow] = {}
-        self._dirty: set[str] = set()
         self._strays: dict[str, list[ObservedContainer]] = {}
         self._early: list[Change] | None = []
-        self._looking: dict[str, bool] = {}
+        self._refreshing: dict[str, bool] = {}
         self._listed = False
         self._listing = 0
         self._began_empty = False
@@ -127,10 +129,9 @@ class Edged:
     async def start(self) -> None:
         """Take up every pod of the last known state. Raises StorageError."""
         self._early = []
-        rows = {row.uid: row for row in await self._store.all()}
+        recorded = await self._records.load()
         wanted = await self._desired.objects(ResourceType.POD)
-        self._began_empty = not wanted and not rows
-        self._rows = rows
+        self._began_empty = not wanted and not recorded
         for obj in wanted:
             self._want(obj)
         early, self._early = self._early, None
@@ -138,21 +139,23 @@ class Edged:
             self._apply(change)
         self._scope.spawn(self._commit(), name="commit")
         self._condition.set(State.RUNNING)
+        if self._folder is not None:  # this component alone was started again: nobody reads the folder anew
+            self._reporter.forget_all_but(self._raw.keys() | self._folder.keys())
+            self.set_static(list(self._folder.values()))
         if self._engine.connected:
             self._engine_changed(True)
 
     async def stop(self) -> None:
         """Containers go on; the next start adopts them."""
         await self._scope.cancel()
-        try:
-            await self._write()
-        except ApplianceError as error:
-            self._log.warning("statuses not saved", error=error)
+        await self._records.save()
+        self._looks.stopped()
+        self._refreshing.clear()
         self._workers.clear()
         self._raw.clear()
+        self._strange.clear()
         self._in_api.clear()
         self._static.clear()
-        self._static_read = False
         self._mirrors.clear()
         self._listed = False
         self._early = []
@@ -213,8 +216,9 @@ class Edged:
         if worker is None:
             self._take_on(pod)
         else:
+            self._end_as_told(worker, pod)
             worker.update(pod)
-            self._scope.spawn(self._refresh(worker), name=f"refresh {pod.key}")  # the downward API follows
+            self._refresh(worker)  # the downward API follows
 
     def _end_namesakes(self, pod: Pod) -> None:
         """A pod of the same name with another uid is gone from the API, whether we heard of that or not."""
@@ -223,19 +227,9 @@ class Edged:
                 self._gone_from_api(other)
 
     def _take_on(self, pod: Pod) -> None:
-        row = self._rows.get(pod.uid)
-        fresh = row is None
-        if row is None:
-            row = PodRow(uid=pod.uid, name=pod.key, started_ms=self._clock.wall_ms())
-            self._rows[pod.uid] = row
-            self._dirty.add(pod.uid)
-            # An edgecore that is killed in the next seconds must know that the pod is not a new one.
-            self._scope.spawn(self._save(), name=f"take on {pod.key}")
-        stopping = None
-        if row.reason:
-            stopping = Stopping(Stopped.EVICTED, 0, row.reason, row.message)
-        self._statuses[pod.uid] = _object(row.status)
-        self._runtime.remember(self._statuses[pod.uid])
+        fresh = pod.uid not in self._records
+        row = self._records.take_on(pod, wall_ms=self._clock.wall_ms())
+        self._runtime.remember(self._records.status(pod.uid))
         worker = self._workers[pod.uid] = PodWorker(
             self._scope,
             pod,
@@ -244,14 +238,16 @@ class Edged:
             changed=self._worker_changed,
             started_ms=row.started_ms,
             finished=row.finished,
-            stopping=stopping,
+            stopping=why_ended(row),
             keep=self._keep,
         )
-        self._say_strange(pod)
+        if fresh:
+            self._say_strange(pod)
         fatal = [one for one in self._strange.get(pod.uid, ()) if one.fatal]
         if fatal:
             worker.blocked = ("CreateContainerConfigError", "; ".join(f"{one.path}: {one.why}" for one in fatal))
-        if fresh and pod.metadata.deletion_timestamp is None:
+        self._end_as_told(worker, pod)
+        if fresh and not worker.finished and pod.metadata.deletion_timestamp is None:
             self._admit(worker)
         if pod.metadata.deletion_timestamp is not None:
             worker.update(pod)
@@ -259,10 +255,17 @@ class Edged:
             strays = self._strays.pop(pod.uid, [])
             worker.observe_all(strays)
             for container in strays:  # nobody has followed what became of them since they were listed
-                self._look(worker, container.id)
+                self._looks.look(worker, container.id)
         if not fresh:
             # What changed while we were away; and its tokens are known from here on, so that they are renewed.
-            self._scope.spawn(self._refresh(worker), name=f"refresh {pod.key}")
+            self._refresh(worker)
+
+    def _end_as_told(self, worker: PodWorker, pod: Pod) -> None:
+        """A pod that is over in the API is over: nothing of it runs again, whatever this node remembers."""
+        phase = str(pod.status.get("phase") or "")
+        if phase in OVER and not worker.finished:
+            worker.finished = phase
+            self._records.end(worker.uid, phase, None)
 
     def _admit(self, worker: PodWorker) -> None:
         others = [
@@ -294,8 +297,8 @@ class Edged:
             "startTime": rfc3339(self._clock.wall_ms()),
         }
         self._raw[uid] = obj
-        self._statuses.setdefault(uid, status)
-        self._reporter.report(uid, namespace, name, self._statuses[uid])
+        self._records.statuses().setdefault(uid, status)
+        self._reporter.report(uid, namespace, name, self._records.status(uid))
         if metadata.get("deletionTimestamp"):
             self._reporter.delete(uid, namespace, name)
 
@@ -309,9 +312,11 @@ class Edged:
                 return
         for static in self._static:
             if self._workers[static].pod.key == key:  # its mirror was deleted: the pod itself stays
-                self._reporter.mirror_seen(static, "")
+                self._reporter.mirror_gone(static, uid)
+                self._reporter.forget(uid)
                 return
-        self._drop(uid)
+        for refused in [uid] if uid else [one for one, obj in self._raw.items() if _key(obj) == key]:
+            self._drop(refused)
 
     def _gone_from_api(self, worker: PodWorker) -> None:
         self._in_api.discard(worker.uid)
@@ -328,47 +333,50 @@ class Edged:
         self._close_worker(uid)
         self._raw.pop(uid, None)
         self._strange.pop(uid, None)
-        self._statuses.pop(uid, None)
-        self._dirty.discard(uid)
         self._in_api.discard(uid)
         self._static.discard(uid)
         self._reporter.forget(uid)
-        if uid in self._rows:
-            self._scope.spawn(self._forget_row(uid), name="forget")
+        self._records.forget(uid)
 
     # -- static pods --------------------------------------------------------------------------------------
 
     def set_static(self, pods: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
         """The pods of the manifest folder, each with the object that mirrors it. Called at least once after `start`."""
-        present = {str(obj["metadata"]["uid"]) for obj, _ in pods}
-        for uid in [uid for uid in self._static if uid not in present]:
-            self._workers[uid].stop(
-                Stopping(Stopped.DELETED, self._workers[uid].pod.spec.termination_grace_period_seconds)
-            )
-        for obj, mirror in pods:
-            self._want(obj, static=True)
-            self._reporter.mirror(str(obj["metadata"]["uid"]), mirror)
-        self._static_read = True
+        self._folder = {str(obj["metadata"]["uid"]): (obj, mirror) for obj, mirror in pods}
+        for uid in self._static - self._folder.keys():
+            worker = self._workers[uid]
+            worker.stop(Stopping(Stopped.DELETED, worker.pod.spec.termination_grace_period_seconds))
+        self._follow_folder()
         for obj in list(self._mirrors.values()):
             self._mirror(obj)
-        for uid in [uid for uid in self._rows if uid not in self._workers]:  # deleted while we were away
-            self._scope.spawn(self._forget_row(uid), name="forget")
+        self._records.forget_all_but(self._workers.keys())  # deleted while we were away
+
+    def _follow_folder(self) -> None:
+        """Take on what is new in the folder. What is still ending, under that name or uid, ends first."""
+        for uid, (obj, mirror) in (self._folder or {}).items():
+            if uid in self._workers or any(_key(self._raw[one]) == _key(obj) for one in self._static):
+                continue
+            self._want(obj, static=True)
+            if uid in self._workers:
+                self._reporter.mirror(uid, mirror)
 
     def _mirror(self, obj: dict[str, Any]) -> None:
         """The object that stands for a static pod in the cloud, or stood for one that is gone."""
         metadata = obj["metadata"]
-        namespace, name, uid = str(metadata.get("namespace")), str(metadata.get("name")), str(metadata["uid"])
-        key = f"{namespace}/{name}"
+        key, uid = _key(obj), str(metadata["uid"])
         self._mirrors[key] = obj
-        if not self._static_read:
+        if self._folder is None:
             return  # the folder says whose it is
         static = next((one for one in self._static if self._workers[one].pod.key == key), None)
-        if static is None:
-            self._reporter.delete(uid, namespace, name)
-            return
-        self._reporter.mirror_seen(static, uid)
-        if metadata.get("deletionTimestamp"):
-            self._reporter.delete(static, namespace, name)
+        annotations = metadata["annotations"]
+        if static is None or metadata.get("deletionTimestamp") or annotations[MIRROR] != self._hash(static):
+            # Whose file is gone or is another one now; it is made anew when it is gone and its pod is there.
+            self._reporter.delete(uid, *key.split("/"))
+        else:
+            self._reporter.mirror_seen(static, uid)
+
+    def _hash(self, static: str) -> str:
+        return str(self._raw[static]["metadata"]["annotations"][HASH])
 
     # -- what the engine shows ----------------------------------------------------------------------------
 
@@ -411,37 +419,7 @@ class Edged:
         if event.action == "destroy":
             worker.vanished(event.id)
         else:
-            self._look(worker, event.id)
-
-    def _look(self, worker: PodWorker, id: str) -> None:
-        if id in self._looking:
-            self._looking[id] = True  # once more, when the present look is over
-        else:
-            self._looking[id] = False
-            self._scope.spawn(self._look_at(worker, id), name="inspect")
-
-    async def _look_at(self, worker: PodWorker, id: str) -> None:
-        tries = 0
-        try:
-            while True:
-                try:
-                    container = await self._runtime.inspect(worker.pod, id)
-                except ApplianceError as error:
-                    self._log.debug("container not inspected", id=id[:12], reason=error.message)
-                    tries += 1
-                    if tries == LOOKS or not self._engine.connected:
-                        return  # all of them are listed when it is back
-                    await asyncio.sleep(LIST_AGAIN)
-                    continue
-                if container is None:
-                    worker.vanished(id)
-                else:
-                    worker.observe(container)
-                if not self._looking[id]:
-                    return
-                self._looking[id] = False
-        finally:
-            del self._looking[id]
+            self._looks.look(worker, event.id)
 
     def _object_changed(self, kind: str, namespace: str, name: str) -> None:
         """A config map or secret is new or different: volumes follow, and what waited for it goes on."""
@@ -449,14 +427,33 @@ class Edged:
             if worker.pod.metadata.namespace != namespace or worker.gone:
                 continue
             if any((one.kind, one.namespace, one.name) == (kind, namespace, name) for one in references(worker.pod)):
-                self._scope.spawn(self._refresh(worker), name=f"refresh {worker.pod.key}")
+                self._refresh(worker)
+                if any(one.name == name for one in worker.pod.spec.image_pull_secrets):
+                    self._runtime.pull_again(worker.pod)
+                    worker.retry()
 
-    async def _refresh(self, worker: PodWorker) -> None:
+    def _refresh(self, worker: PodWorker) -> None:
+        """Bring a pod's volumes up to date; asked again and again in a short time, once more is enough."""
+        if worker.uid in self._refreshing:
+            self._refreshing[worker.uid] = True
+        else:
+            self._refreshing[worker.uid] = False
+            self._scope.spawn(self._refresh_now(worker), name=f"refresh {worker.pod.key}")
+
+    async def _refresh_now(self, worker: PodWorker) -> None:
+        uid = worker.uid
         try:
-            await self._runtime.refresh(worker.pod)
-        except ApplianceError as error:
-            self._log.debug("volumes not refreshed", pod=worker.pod.key, reason=error.message)
-        worker.retry(config=True)
+            while True:
+                try:
+                    await self._runtime.refresh(worker.pod)
+                except ApplianceError as error:
+                    self._log.debug("volumes not refreshed", pod=worker.pod.key, reason=error.message)
+                worker.retry(config=True)
+                if not self._refreshing.get(uid) or worker.gone:
+                    return
+                self._refreshing[uid] = False
+        finally:
+            self._refreshing.pop(uid, None)
 
     # -- what is reported ---------------------------------------------------------------------------------
 
@@ -465,49 +462,45 @@ class Edged:
         if self._workers.get(uid) is not worker:
             return
         status = self._runtime.status(
-            worker.situation(), previous=self._statuses.get(uid), unsupported=self._strange.get(uid, ())
+            worker.situation(), previous=self._records.status(uid), unsupported=self._strange.get(uid, ())
         )
-        if status != self._statuses.get(uid):
-            self._statuses[uid] = status
-            self._dirty.add(uid)
+        self._records.set_status(uid, status)
         self._reporter.report(uid, pod.metadata.namespace, pod.metadata.name, status)
-        row = self._rows[uid]
-        if worker.finished != row.finished:
-            stopping = worker.stopping
-            why = (stopping.reason, stopping.message) if stopping is not None else ("", "")
-            self._rows[uid] = replace(row, finished=worker.finished, reason=why[0], message=why[1])
-            self._scope.spawn(self._write(durable=True), name="finished")
-            self._dirty.add(uid)
+        if worker.finished != self._records.row(uid).finished:
+            self._records.end(uid, worker.finished, worker.stopping)
         if worker.gone:
-            if uid in self._in_api or uid in self._static:
-                self._reporter.delete(uid, pod.metadata.namespace, pod.metadata.name)
-                if uid in self._static:
-                    self._drop_static(uid)
-            else:
-                self._drop(uid)
+            self._over(worker)
+
+    def _over(self, worker: PodWorker) -> None:
+        """Nothing of a stopped pod is left here."""
+        uid, metadata = worker.uid, worker.pod.metadata
+        if uid in self._static:
+            self._close_worker(uid)
+            self._raw.pop(uid, None)
+            self._strange.pop(uid, None)
+            self._static.discard(uid)
+            self._records.forget(uid)
+            self._reporter.end(uid)
+            self._follow_folder()
+        elif uid not in self._in_api:
+            self._drop(uid)
+        elif metadata.deletion_timestamp is None:  # gone from the API, and back since (a backup of it, say)
+            obj = self._raw[uid]
+            self._drop(uid)
+            self._want(obj)
+        else:
+            self._reporter.delete(uid, metadata.namespace, metadata.name)
 
     def _close_worker(self, uid: str) -> None:
         worker = self._workers.pop(uid, None)
         if worker is not None:
             worker.close()
 
-    def _drop_static(self, uid: str) -> None:
-        self._close_worker(uid)
-        self._raw.pop(uid, None)
-        self._statuses.pop(uid, None)
-        self._static.discard(uid)
-        if uid in self._rows:
-            self._scope.spawn(self._forget_row(uid), name="forget")
-
     def _end(self, worker: PodWorker, stopping: Stopping) -> None:
         """The node ends the pod for good: it is Failed, and stays so."""
         worker.finished = "Failed"
         worker.stop(stopping)
-        self._rows[worker.uid] = replace(
-            self._rows[worker.uid], finished="Failed", reason=stopping.reason, message=stopping.message
-        )
-        self._dirty.add(worker.uid)
-        self._scope.spawn(self._write(durable=True), name="ended")
+        self._records.end(worker.uid, worker.finished, stopping)
 
     def evict(self, uid: str, reason: str, message: str, grace: int = 0) -> None:
         """Housekeeping takes a pod off this node."""
@@ -519,42 +512,11 @@ class Edged:
     async def _commit(self) -> None:
         while True:
             await asyncio.sleep(COMMIT_INTERVAL)
-            await self._save()
+            await self._records.save()
             for uid in self._runtime.renewals():
                 worker = self._workers.get(uid)
                 if worker is not None and not worker.gone:
-                    self._scope.spawn(self._refresh(worker), name=f"refresh {worker.pod.key}")
-
-    async def _save(self) -> None:
-        try:
-            await self._write()
-        except ApplianceError as error:
-            self._log.warning("statuses not saved", reason=error.message)
-
-    async def _write(self, *, durable: bool = False) -> None:
-        dirty, self._dirty = self._dirty, set()
-        rows = []
-        for uid in dirty:
-            row = self._rows.get(uid)
-            if row is not None:
-                row = self._rows[uid] = replace(row, status=msgspec.json.encode(self._statuses.get(uid, {})))
-                rows.append(row)
-        if not rows:
-            return
-        try:
-            await self._store.put(*rows, durable=durable)
-        except ApplianceError:
-            self._dirty |= dirty
-            if not durable:
-                raise
-            self._log.warning("the end of a pod is not saved yet")
-
-    async def _forget_row(self, uid: str) -> None:
-        self._rows.pop(uid, None)
-        try:
-            await self._store.delete(uid)
-        except ApplianceError as error:
-            self._log.warning("a pod that is gone is not forgotten on disk", reason=error.message)
+                    self._refresh(worker)
 
     # -- for the kubelet API, housekeeping and the node ---------------------------------------------------
 
@@ -575,16 +537,16 @@ class Edged:
     def known_is_complete(self) -> bool:
         """Whether a pod that is not known is not wanted: a store that began empty, and has not been filled again by a
         cloud, says nothing about containers that run."""
-        if not self._listed or self._early is not None:
+        if not self._listed or self._early is not None or self._folder is None:
             return False
         if not self._began_empty:
             return True
         since = self._linked_since
-        return since is not None and self._clock.monotonic() - since >= TRUST_AFTER
+        return since is not None and self._sends_all() and self._clock.monotonic() - since >= TRUST_AFTER
 
     def objects(self) -> list[dict[str, Any]]:
         """Every pod with its present status, as the API shows it."""
-        return [{**obj, "status": self._statuses.get(uid, {})} for uid, obj in self._raw.items()]
+        return [{**obj, "status": self._records.status(uid)} for uid, obj in self._raw.items()]
 
     def observed(self, uid: str) -> tuple[ObservedContainer, ...]:
         """What is on the engine for a pod, every attempt, the sandbox too."""
@@ -605,12 +567,13 @@ class Edged:
                 continue
             if uid and present != uid:
                 continue
-            found = {**obj, "status": self._statuses.get(present, {})}
+            found = {**obj, "status": self._records.status(present)}
             if present in self._in_api or present in self._static:
                 break
         return found
 
 
-def _object(text: bytes) -> dict[str, Any]:
-    value = msgspec.json.decode(text)
-    return value if isinstance(value, dict) else {}
+def _key(obj: dict[str, Any]) -> str:
+    """`<namespace>/<name>` of a pod."""
+    metadata = obj["metadata"]
+    return f"{metadata.get('namespace') or 'default'}/{metadata.get('name') or ''}"

@@ -236,6 +236,10 @@ class PodRuntime:
         """Whether the start of a container waits for its image: nothing of it is on the engine, it may be cancelled."""
         return (uid, container) in self._pulling
 
+    def pull_again(self, pod: Pod) -> None:
+        """A credential of the pod is another one: what could not be pulled may be tried at once."""
+        self._images.forget(pod.uid)
+
     async def _credentials(self, pod: Pod, image: str) -> list[Credentials]:
         found: list[Credentials] = []
         for reference in pod.spec.image_pull_secrets:
@@ -351,6 +355,8 @@ class PodRuntime:
         """From the status of an earlier life: which containers were ready; a restart of ours does not change that."""
         for key in ("initContainerStatuses", "containerStatuses"):
             for item in status.get(key) or ():
+                if not isinstance(item, dict):
+                    continue
                 id = str(item.get("containerID") or "").removeprefix("docker://")
                 if id:
                     started = bool(item.get("started"))

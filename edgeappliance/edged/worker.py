@@ -175,6 +175,7 @@ class PodWorker:
         self._containers.pop(id, None)
         self._exits.pop(id, None)
         self._condemned.pop(id, None)
+        self._said = {said for said in self._said if said[1] != id}
         self._runtime.vanished(id)
         self.wake()
 

@@ -25,6 +25,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from tests.support.kubeedge_authority import Authority
+from tests.support.kubeedge_pods import patched
 
 Json = dict[str, Any]
 
@@ -497,11 +498,17 @@ class KubeEdgeCloud:
                 pod = self.objects.get(f"{namespace}/pod/{name}")
                 if pod is None:
                     return {"Object": None, "Err": status_error(404, "NotFound", "no pod", name=name, kind="pods")}, ""
-                pod.setdefault("status", {}).update(json.loads(item.content).get("status", {}))
+                patch = json.loads(item.content)
+                if patch.get("metadata", {}).get("uid", pod["metadata"]["uid"]) != pod["metadata"]["uid"]:
+                    error = status_error(409, "Conflict", "the UID is another one", name=name, kind="pods")
+                    return {"Object": None, "Err": error}, ""
+                pod["status"] = patched(pod.get("status", {}), patch.get("status", {}))
                 pod["metadata"]["resourceVersion"] = self.next_version()
                 return {"Object": pod, "Err": None}, pod["metadata"]["resourceVersion"]
+            case "insert", "pod":
+                return self._insert_pod(item.resource, namespace, name, item.content), ""
             case "delete", "pod":
-                self.objects.pop(item.resource, None)
+                self._delete_pod(item.resource, item.content)
                 return "OK", ""
             case "query", _:
                 found = self.objects.get(item.resource)
@@ -510,6 +517,26 @@ class KubeEdgeCloud:
                     return status_error(404, "NotFound", message, name=name, kind=f"{kind}s"), ""
                 return found, found["metadata"]["resourceVersion"]
         return None, ""
+
+    def _insert_pod(self, key: str, namespace: str, name: str, content: Json) -> Json:
+        """A mirror pod (reference 1.4 C); the informer then pushes it down."""
+        if key in self.objects:
+            error = status_error(409, "AlreadyExists", f'pods "{name}" already exists', name=name, kind="pods")
+            return {"Object": {"metadata": {}, "spec": {}, "status": {}}, "Err": error}
+        metadata = {**content["metadata"], "uid": str(uuid.uuid4()), "resourceVersion": self.next_version()}
+        pod = {**content, "metadata": metadata, "status": {"phase": "Pending"}}
+        self.objects[key] = pod
+        self.push("insert", key, json.loads(json.dumps(pod)))
+        return {"Object": pod, "Err": None}
+
+    def _delete_pod(self, key: str, options: Any) -> None:
+        """Not found and another UID are no errors for an edge; what is deleted is told it by the informer."""
+        uid = options.get("preconditions", {}).get("uid") if isinstance(options, dict) else options
+        pod = self.objects.get(key)
+        if pod is None or uid not in (None, "", pod["metadata"]["uid"]):
+            return
+        del self.objects[key]
+        self.push("delete", key, pod)
 
     def _insert_node(self, name: str, content: Json) -> Json:
         key = f"null/node/{name}"

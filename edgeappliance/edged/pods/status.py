@@ -52,7 +52,7 @@ def pod_status(
     before = previous if previous is not None else {}
     pod, stopping = situation.pod, why_stopping(situation)
     over = bool(situation.finished) or stopping is not None
-    phase = _phase(situation)
+    phase = _phase(situation, before)
     status: dict[str, Any] = {"phase": phase}
     reason, message = _words(situation, before) if phase == FAILED else ("", "")
     if reason:
@@ -88,13 +88,16 @@ def _listed(status: Mapping[str, Any], *keys: str) -> list[Any]:
 # -- phase ----------------------------------------------------------------------------------------------------
 
 
-def _phase(situation: Situation) -> str:
+def _phase(situation: Situation, before: Mapping[str, Any]) -> str:
     if situation.finished:
         return situation.finished
     stopping = why_stopping(situation)
     inits, apps = views(situation.pod, situation.seen)
     idle = not situation.seen.running and not situation.busy
     if stopping is not None and idle:
+        told = before.get("phase")
+        if told in (SUCCEEDED, FAILED):
+            return str(told)  # how its containers ended is gone with them
         return _phase_at_end(stopping.why, apps)
     if stopping is None and not any(c.running for view in (*inits, *apps) for c in view.attempts):
         ended = ended_phase(situation)

@@ -1,0 +1,120 @@
+"""All pods of a node: taken on, ended, remembered; on a real Docker Engine, with a scripted cloud."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from tests.support.dockerd import Dockerd
+from tests.support.kubeedge_cloud import KubeEdgeCloud
+from tests.support.pods import container, shell
+from tests.unit.edged.stand import Stand, stand, until
+
+
+def tasks(part: Stand, word: str) -> list[str]:
+    return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith(f"edged/{word}")]
+
+
+def said(value: Any) -> Any:
+    """A patch without what it removes."""
+    if isinstance(value, dict):
+        return {key: said(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [said(item) for item in value if not (isinstance(item, dict) and "$patch" in item)]
+    return value
+
+
+async def test_nothing_of_a_deleted_pod_is_left(kubeedge: KubeEdgeCloud, dockerd: Dockerd, tmp_path: Path) -> None:
+    async with stand(kubeedge, dockerd, tmp_path) as part:
+        uid = part.bind("web")
+        await part.phase_is("web", "Running")
+        assert tasks(part, "pod ") == ["edged/pod default/web"]
+        part.delete("web")
+        await until(lambda: uid not in part.edged.workers)
+        await until(lambda: not tasks(part, "pod "))
+        assert part.edged.objects() == []
+        assert part.edged._reporter._entries == {}
+        rows = await part.database.read(lambda transaction: transaction.one("SELECT count(*) FROM pod"))
+        assert rows == (0,)
+
+
+async def test_a_pod_that_ended_well_when_it_was_deleted_is_not_called_failed(
+    kubeedge: KubeEdgeCloud, dockerd: Dockerd, tmp_path: Path
+) -> None:
+    async with stand(kubeedge, dockerd, tmp_path) as part:
+        uid = part.bind("web")
+        await part.phase_is("web", "Running")
+        part.delete("web", grace=5)
+        await until(lambda: uid not in part.edged.workers)
+        phases = [patch["status"]["phase"] for patch in part.patches("web")]
+        assert phases[-1] == "Succeeded"
+        assert "Failed" not in phases
+
+
+async def test_a_pod_that_was_rejected_or_overdue_stays_so_after_a_restart(
+    kubeedge: KubeEdgeCloud, dockerd: Dockerd, tmp_path: Path
+) -> None:
+    async with stand(kubeedge, dockerd, tmp_path) as part:
+        part.bind("big", container("main", "true", resources={"requests": {"cpu": "4000"}}))
+        uid = part.bind("late", activeDeadlineSeconds=1)
+        await part.phase_is("big", "Failed")
+        await part.phase_is("late", "Failed")
+        await until(lambda: part.edged.workers[uid].finished)
+        await until(lambda: part.edged._reporter.waiting == 0)
+        before = {name: said(part.patches(name)[-1]["status"]) for name in ("big", "late")}
+        kept = [item.id for item in await part.containers(uid)]
+        assert before["late"]["reason"] == "DeadlineExceeded"
+        assert before["big"]["message"].startswith("Pod was rejected: ")
+        count = {name: len(part.patches(name)) for name in before}
+    async with stand(kubeedge, dockerd, tmp_path) as part:
+        await kubeedge.wait(lambda _: all(len(part.patches(name)) > count[name] for name in before))
+        await asyncio.sleep(0.5)
+        for name, status in before.items():
+            assert said(part.patches(name)[-1]["status"]) == status
+        assert [item.id for item in await part.containers(uid)] == kept  # its log may still be read
+
+
+async def test_a_node_that_lost_its_database_does_not_run_again_what_has_ended(
+    kubeedge: KubeEdgeCloud, dockerd: Dockerd, tmp_path: Path
+) -> None:
+    status = {
+        "phase": "Succeeded",
+        "startTime": "2026-11-22T09:00:00Z",
+        "containerStatuses": [
+            {
+                "name": "main",
+                "state": {"terminated": {"exitCode": 0, "reason": "Completed"}},
+                "restartCount": 0,
+                "ready": False,
+                "image": "bb:1",
+                "imageID": "",
+            }
+        ],
+    }
+    async with stand(kubeedge, dockerd, tmp_path) as part:
+        uid = part.bind("job", container("main", "true"), restartPolicy="Never", status=status)
+        await kubeedge.wait(lambda _: part.patches("job"))
+        await asyncio.sleep(0.5)
+        assert await part.containers(uid) == []
+        told = part.patches("job")[-1]["status"]
+        assert told["phase"] == "Succeeded"
+        assert told["startTime"] == "2026-11-22T09:00:00Z"
+        assert told["containerStatuses"][0]["state"] == {"terminated": {"exitCode": 0, "reason": "Completed"}}
+        part.delete("job")
+        await until(lambda: uid not in part.edged.workers)
+        assert part.object("job") == {}
+
+
+async def test_an_edged_that_is_started_again_takes_up_everything(
+    kubeedge: KubeEdgeCloud, dockerd: Dockerd, tmp_path: Path
+) -> None:
+    async with stand(kubeedge, dockerd, tmp_path) as part:
+        uid = part.bind("web", shell("trap 'exit 0' TERM; while true; do sleep 1 & wait $!; done"))
+        await part.phase_is("web", "Running")
+        ids = {item.id for item in await part.containers(uid)}
+        await part.restart("edged")
+        await part.restart("static")
+        await until(lambda: part.edged.health().details["containers_running"] == 1)
+        assert {item.id for item in await part.containers(uid)} == ids
+        part.delete("web")
+        await until(lambda: uid not in part.edged.workers)
+        assert part.object("web") == {}
