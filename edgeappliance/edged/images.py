@@ -107,16 +107,17 @@ class Images:
             away = error.unreachable
             self._troubles[(uid, name)] = _Trouble(self._clock.monotonic() + delay, delay, error.message, away)
             note("Warning", "Failed", f'Failed to pull image "{name}": {error.message}')
-            note("Warning", "Failed", f"Error: {error.reason}")
             raise ImageWait(error.reason, error.message, retry_in=delay, unreachable=away) from None
         finally:
             if not lock.locked():
                 self._pulls.pop(name, None)
-        took = self._clock.monotonic() - began
+        ended = self._clock.monotonic()
+        took, waited = _duration(ended - began), _duration(ended - now)
         note(
             "Normal",
             "Pulled",
-            f'Successfully pulled image "{name}" in {took:.3f}s. Image size: {image.size} bytes.',
+            f'Successfully pulled image "{name}" in {took} ({waited} including waiting). '
+            f"Image size: {image.size} bytes.",
         )
         self._troubles.pop((uid, name), None)
         return image
@@ -129,6 +130,14 @@ class Images:
     def retry_now(self) -> None:
         """A new configuration or credential: what failed may be tried at once."""
         self._troubles.clear()
+
+
+def _duration(seconds: float) -> str:
+    """As a kubelet writes it: `234ms`, `1.234s`, `1m2.5s`."""
+    minutes, rest = divmod(round(seconds * 1000), 60_000)
+    if minutes:
+        return f"{minutes}m{rest / 1000:g}s"
+    return f"{rest / 1000:g}s" if rest >= 1000 else f"{rest}ms"
 
 
 def _must_pull(container: Container) -> bool:

@@ -19,7 +19,7 @@ from edgeappliance.edged.pause.archive import archive as pause_archive
 from edgeappliance.edged.pods.environment import ConfigMissing, Facts, environment, references
 from edgeappliance.edged.pods.limits import Unsupported
 from edgeappliance.edged.pods.observed import Kind, ObservedContainer
-from edgeappliance.edged.pods.plan import Probed, Situation, StartContainer, StopContainer
+from edgeappliance.edged.pods.plan import Probed, Situation, StartContainer, StopContainer, Stopping
 from edgeappliance.edged.pods.reconcile import SANDBOX_CHANGED
 from edgeappliance.edged.pods.resources import qos_class
 from edgeappliance.edged.pods.spec import Container, Pod, spec_hash
@@ -226,8 +226,10 @@ class PodRuntime:
             credentials = await self._credentials(pod, container.image)
             return await self._images.ensure(pod, container, credentials=credentials, note=note)
         except ImageWait as error:
+            self._note(pod, container.name, "Warning", "Failed", f"Error: {error.reason}")
             raise StartFailed(error.reason, error.message, retry_in=error.retry_in) from None
         except ImageNever as error:
+            self._note(pod, container.name, "Warning", "Failed", f"Error: {error.reason}")
             raise StartFailed(error.reason, error.message, retry_in=60.0) from None
         finally:
             self._pulling.discard((pod.uid, container.name))
@@ -270,33 +272,24 @@ class PodRuntime:
             objects[one.kind][one.namespace, one.name] = found
         return environment(pod, container, config_maps=objects["configmap"], secrets=objects["secret"], facts=facts)
 
-    def started(
-        self,
-        pod: Pod,
-        container: Container,
-        seen: ObservedContainer,
-        condemn: Callable[[str, str], None],
-    ) -> None:
-        """A container runs: its postStart hook, which condemns it when it fails."""
+    async def post_start(self, pod: Pod, container: Container, seen: ObservedContainer) -> str:
+        """The postStart hook of a container that runs; why it failed, "" when it did not."""
         handler = container.lifecycle.post_start
-        if handler is None or not seen.running:
-            return
-
-        async def hook() -> None:
-            try:
-                await self._hooks.run(
-                    handler,
-                    seen,
-                    container,
-                    pod_ip=self._ip(pod),
-                    host_network=pod.spec.host_network,
-                    timeout=POST_START_LIMIT,
-                )
-            except HookFailed as error:
-                self._note(pod, container.name, "Warning", Hook.POST_START.reason, error.message)
-                condemn(seen.id, error.message)
-
-        self._scope.spawn(hook(), name=f"postStart {pod.key}/{container.name}")
+        if handler is None:
+            return ""
+        try:
+            await self._hooks.run(
+                handler,
+                seen,
+                container,
+                pod_ip=self._ip(pod),
+                host_network=pod.spec.host_network,
+                timeout=POST_START_LIMIT,
+            )
+        except HookFailed as error:
+            self._note(pod, container.name, "Warning", Hook.POST_START.reason, error.message)
+            return error.message
+        return ""
 
     # -- watching -----------------------------------------------------------------------------------------
 
@@ -378,8 +371,14 @@ class PodRuntime:
         """A container waits before it is tried again."""
         if reason == "CrashLoopBackOff":
             where = f"{pod.metadata.name}_{pod.metadata.namespace}({pod.uid})"
-            message = f"Back-off restarting failed container {name} in pod {where}"
-        self._note(pod, name, "Warning" if reason == "CrashLoopBackOff" else "Normal", "BackOff", message)
+            self._note(pod, name, "Warning", "BackOff", f"Back-off restarting failed container {name} in pod {where}")
+            return
+        self._note(pod, name, "Normal", "BackOff", message)
+        self._note(pod, name, "Warning", "Failed", f"Error: {reason}")
+
+    def note_stop(self, pod: Pod, stop: Stopping) -> None:
+        """The pod ends by its own specification."""
+        self._events.pod(pod, "Normal", stop.reason, stop.message)
 
     # -- ending -------------------------------------------------------------------------------------------
 

@@ -34,8 +34,9 @@ AGAIN = 10.0
 PAUSE = 1.0
 """Seconds until something is tried again that the engine did not do; its events may go on coming all the while."""
 
-FAILURE_INITIAL, FAILURE_MAXIMUM = 10.0, 300.0
-"""Seconds between tries of a container that could not be started, doubling."""
+FAILURE_INITIAL, FAILURE_MAXIMUM = 10.0, 60.0
+"""Seconds between tries of a container that could not be started, doubling. What it waits for (a serial adapter that is
+plugged in, a port that is given up) tells nobody that it has come."""
 
 CLOCK_SET = 1_577_836_800_000
 """Unix ms of 2020: a pod that was taken on before was so by a clock that had not been set yet."""
@@ -85,6 +86,7 @@ class PodWorker:
         self._starts: dict[str, asyncio.Task[None]] = {}
         self._stops: dict[str, asyncio.Task[None]] = {}
         self._removals: dict[str, asyncio.Task[None]] = {}
+        self._hooks: dict[str, asyncio.Task[str]] = {}
         self._said: set[tuple[str, str]] = set()
         self._wake = asyncio.Event()
         self._wake_at: float | None = None
@@ -162,10 +164,12 @@ class PodWorker:
             self._told.add(container.id)
         if container.exited:
             self._exits.setdefault(container.id, self._clock.monotonic())
+            self._end_hook(container.id)
             if known is not None and known.message:
                 container = replace(container, message=known.message)
         self._containers[container.id] = container
-        self._runtime.observed(self.pod, container)
+        if not (container.running and self._is_prepared(container.name)):
+            self._runtime.observed(self.pod, container)
         self.wake()
 
     def vanished(self, id: str) -> None:
@@ -175,6 +179,7 @@ class PodWorker:
         self._containers.pop(id, None)
         self._exits.pop(id, None)
         self._condemned.pop(id, None)
+        self._end_hook(id)
         self._said = {said for said in self._said if said[1] != id}
         self._runtime.vanished(id)
         self.wake()
@@ -259,6 +264,7 @@ class PodWorker:
             return
         plan = reconcile(self.situation(), keep=self._keep)
         if plan.stop is not None:
+            self._runtime.note_stop(self.pod, plan.stop)
             self.stop(plan.stop)
         if plan.finished:
             self.finished = plan.finished
@@ -326,8 +332,34 @@ class PodWorker:
         else:
             self._failures.pop(name, None)
             self.observe(container)
-            if name:
-                self._runtime.started(self.pod, self._container(name), container, self._condemn)
+            if container.running and self._is_prepared(name):
+                await self._prepare(container)
+
+    def _is_prepared(self, name: str) -> bool:
+        """Whether a container is being started that has a postStart hook: it does not count as running before that is
+        done (Kubernetes: Container Lifecycle Hooks)."""
+        spec = self._container_or_none(name)
+        return name in self._starts and spec is not None and spec.lifecycle.post_start is not None
+
+    async def _prepare(self, container: ObservedContainer) -> None:
+        """The postStart hook of a container that was started: it ends with it, and ends it when it fails."""
+        work = self._runtime.post_start(self.pod, self._container(container.name), container)
+        hook = self._hooks[container.id] = self._scope.spawn(work, name=f"postStart {self.pod.key}/{container.name}")
+        try:
+            await asyncio.wait([hook])
+        finally:
+            self._end_hook(container.id)
+        if not hook.cancelled() and (why := hook.result()):
+            self._condemned[container.id] = (why, None)
+            return
+        present = self._containers.get(container.id)
+        if present is not None:
+            self._runtime.observed(self.pod, present)
+
+    def _end_hook(self, id: str) -> None:
+        hook = self._hooks.pop(id, None)
+        if hook is not None:
+            hook.cancel()
 
     def _failed(self, name: str, failure: StartFailed) -> None:
         known = self._failures.get(name)
@@ -350,14 +382,9 @@ class PodWorker:
         if failure is not None and failure.retry_at == retry_at:
             image = self._container(name).image
             message = f'Back-off pulling image "{image}": ErrImagePull: {failure.message}'
-            self._failures[name] = replace(failure, reason="ImagePullBackOff", message=message)
-            self._runtime.note_waiting(self.pod, name, "BackOff", f'Back-off pulling image "{image}"')
+            failure = self._failures[name] = replace(failure, reason="ImagePullBackOff", message=message)
+            self._runtime.note_waiting(self.pod, name, failure.reason, f'Back-off pulling image "{image}"')
             self.wake()
-
-    def _condemn(self, id: str, message: str) -> None:
-        """A hook or a check of a running container failed: it has to go."""
-        self._condemned[id] = (message, None)
-        self.wake()
 
     async def _stop(self, action: StopContainer) -> None:
         container = self._containers.get(action.id)

@@ -82,6 +82,8 @@ class _Turn:
         self._removals: list[Action] = []
         self._wakes: list[float] = []
         self._waiting: dict[str, tuple[str, str]] = {}
+        self._held = False
+        """Nothing more is started before a postStart hook is done."""
 
     # -- the three ways ---------------------------------------------------------------------------------------
 
@@ -111,6 +113,7 @@ class _Turn:
             if self._initialize():
                 for view in self._apps:
                     self._keep_up(view)
+                    self._held = self._held or self._is_prepared(view)
         else:
             self._replace_sandbox()
         self._tidy()
@@ -186,7 +189,7 @@ class _Turn:
             self._start(view)
 
     def _start(self, view: View) -> None:
-        if view.name in self._now.busy or self._now.blocked is not None:
+        if self._held or view.name in self._now.busy or self._now.blocked is not None:
             return
         newest = view.newest
         if newest is not None and newest.id in self._now.stopping_ids:
@@ -203,6 +206,11 @@ class _Turn:
             if newest is not None:
                 attempt = newest.attempt + 1 if has_ended(newest) else newest.attempt
             self._starts.append(StartContainer(view.name, view.kind is Kind.INIT, attempt, wait.backoff))
+
+    def _is_prepared(self, view: View) -> bool:
+        """Whether a container is being started that has a postStart hook: the containers after it may count on that."""
+        begun = any(isinstance(start, StartContainer) and start.name == view.name for start in self._starts)
+        return view.spec.lifecycle.post_start is not None and (begun or view.name in self._now.busy)
 
     # -- judging what runs ------------------------------------------------------------------------------------
 

@@ -64,6 +64,8 @@ def container_status(
     status["state"] = {"terminated": terminated(situation, view, ended[0])}
     status["ready"] = view.kind is Kind.INIT and not view.spec.is_sidecar and exit_code(ended[0]) == 0
     _show_last(status, situation, view, ended[1:])
+    if not status["lastState"] and previous is not None and previous.get("restartCount") == newest.attempt:
+        status["lastState"] = previous.get("lastState") or {}  # the attempt before it has been removed
     return status
 
 

@@ -103,9 +103,9 @@ def _phase(situation: Situation, before: Mapping[str, Any]) -> str:
         ended = ended_phase(situation)
         if ended:
             return ended
-    if any(_has_run(view) for view in apps):
-        return "Running" if all(_has_run(view) for view in apps) else "Pending"
-    return "Pending"
+    # One that runs counts once its postStart hook is done.
+    up = [view.name not in situation.busy or any(has_ended(attempt) for attempt in view.attempts) for view in apps]
+    return "Running" if apps and all(up) and all(_has_run(view) for view in apps) else "Pending"
 
 
 def _phase_at_end(why: Stopped, apps: list[View]) -> str:

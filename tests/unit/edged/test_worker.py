@@ -1,6 +1,7 @@
 """What a worker makes of looks at containers that come late, twice, or in parts."""
 
 import asyncio
+import itertools
 from typing import Any, cast
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from edgeappliance.edged.engine.api import EngineAway
 from edgeappliance.edged.pods.observed import ObservedContainer, Phase
 from edgeappliance.edged.pods.plan import Probed, StopContainer
-from edgeappliance.edged.runtime import PodRuntime
+from edgeappliance.edged.runtime import PodRuntime, StartFailed
 from edgeappliance.edged.worker import PodWorker
 from edgeappliance.kernel.clock import ManualClock
 from edgeappliance.kernel.supervisor import TaskScope
@@ -23,6 +24,7 @@ class Hands:
     def __init__(self) -> None:
         self.done: list[str] = []
         self.away = False
+        self.missing = ""
 
     def observed(self, pod: Any, container: ObservedContainer) -> None:
         pass
@@ -55,6 +57,8 @@ class Hands:
         self.done.append(what)
         if self.away:
             raise EngineAway("no answer")
+        if self.missing:
+            raise StartFailed("ContainerCreating", self.missing)
         await asyncio.Event().wait()
 
 
@@ -64,11 +68,12 @@ class Bench:
     def __init__(self, scope: TaskScope) -> None:
         self.hands = Hands()
         self.pod = make_pod("a", inits=("one",))
+        self.clock = ManualClock(wall_ms=WALL)
         self.worker = PodWorker(
             scope,
             self.pod,
             runtime=cast(PodRuntime, self.hands),
-            clock=ManualClock(wall_ms=WALL),
+            clock=self.clock,
             changed=lambda worker: None,
             started_ms=WALL,
         )
@@ -149,3 +154,20 @@ async def test_a_pod_that_is_gone_leaves_no_task() -> None:
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert len(scope) == 0
+
+
+async def test_what_a_container_waits_for_is_found_within_a_minute(bench: Bench) -> None:
+    """A device that is plugged in after an hour tells nobody."""
+    bench.hands.missing = "hostPath type check failed: /dev/ttyUSB0 is not a character device"
+    bench.worker.observe_all([sandbox()])
+    clock = bench.clock
+    tries = []
+    while len(tries) < 8:
+        count = len(await bench.done())
+        if count > len(tries):
+            tries.append(clock.monotonic())
+        clock.advance(1)
+        bench.worker.wake()
+    waits = [round(after - before) for before, after in itertools.pairwise(tries)]
+    assert waits[0] in (10, 11), waits
+    assert max(waits) <= 61, waits

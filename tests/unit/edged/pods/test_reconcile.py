@@ -416,3 +416,29 @@ def test_a_clock_that_was_set_back_does_not_hold_up_a_restart() -> None:
     pod = make_pod("a")
     dead = exited(pod, "a", 5, code=1, backoff=300.0, finished_ms=WALL + 86_400_000)
     assert starts(reconcile(situation(pod, sandbox(), dead, exits={}))) == [("a", 6)]
+
+
+# -- postStart hooks ------------------------------------------------------------------------------------------
+
+HOOK = {"postStart": {"exec": {"command": ["true"]}}}
+
+
+def test_containers_wait_for_the_hook_of_the_one_before_them() -> None:
+    pod = make_pod("a", container("b", lifecycle=HOOK), "c", "d")
+    assert starts(reconcile(situation(pod, sandbox()))) == [("a", 0), ("b", 0)]
+    up = [sandbox(), running(pod, "a"), running(pod, "b")]
+    assert starts(reconcile(situation(pod, *up, busy=frozenset({"b"})))) == []
+    assert starts(reconcile(situation(pod, *up))) == [("c", 0), ("d", 0)]
+
+
+def test_a_container_that_cannot_be_started_holds_up_no_other() -> None:
+    pod = make_pod(container("a", lifecycle=HOOK), "b")
+    failures = {"a": StartFailure("ImagePullBackOff", "no", NOW + 100, 1)}
+    assert starts(reconcile(situation(pod, sandbox(), failures=failures))) == [("b", 0)]
+
+
+def test_what_runs_is_judged_while_a_hook_is_under_way() -> None:
+    pod = make_pod(container("a", lifecycle=HOOK), "b")
+    seen = [sandbox(), running(pod, "a"), running(pod, "b")]
+    probes = {"b-0": Probed(failed="liveness probe: no")}
+    assert stops(reconcile(situation(pod, *seen, busy=frozenset({"a"}), probes=probes))) == ["b-0"]

@@ -16,6 +16,7 @@ from tests.unit.edged.pods.make import (
     NOW,
     UID,
     WALL,
+    container,
     created,
     exited,
     make_pod,
@@ -377,3 +378,23 @@ def test_what_could_not_be_started_is_told_to_the_end() -> None:
     before = status(situation(pod, sandbox(), failures=failed))
     deleted = situation(pod, sandbox(), stopping=Stopping(Stopped.DELETED, 30))
     assert state(status(deleted, before), "a") == {"waiting": {"reason": "ErrImagePull", "message": "no route"}}
+
+
+def test_the_last_state_outlives_the_attempt_that_it_tells_of() -> None:
+    pod = make_pod("a", restartPolicy="OnFailure")
+    first, second = exited(pod, "a", code=5), exited(pod, "a", 1)
+    before = status(situation(pod, sandbox(), first, running(pod, "a", 1)))
+    after = status(situation(pod, sandbox(), second), before)
+    assert state(after, "a")["terminated"]["exitCode"] == 0
+    assert state(after, "a", "lastState") == state(before, "a", "lastState")
+    third = status(situation(make_pod("a"), sandbox(), exited(pod, "a", 2), finished="Failed"), before)
+    assert state(third, "a", "lastState") == {}, "of another attempt"
+
+
+def test_a_pod_is_pending_while_the_hook_of_its_first_start_is_under_way() -> None:
+    hook = {"postStart": {"sleep": {"seconds": 9}}}
+    pod = make_pod(container("a", lifecycle=hook))
+    seen = [sandbox(), running(pod, "a")]
+    told = status(situation(pod, *seen, busy=frozenset({"a"})))
+    assert (told["phase"], state(told, "a")) == ("Pending", {"waiting": {"reason": "ContainerCreating"}})
+    assert status(situation(pod, *seen))["phase"] == "Running"
