@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgeappliance.cli.output import say
 from edgeappliance.cli.status import short, table
 from edgeappliance.kernel import control
 
@@ -15,7 +16,7 @@ _PARTS = ("certificate", "outbox", "clock", "engine")
 def autonomy(socket: Path, *, as_json: bool) -> int:
     """Print the report of the running process; exit code 1 when something would not survive."""
     report = asyncio.run(control.call(socket, "autonomy"))
-    print(json.dumps(report, indent=2, ensure_ascii=False) if as_json else "\n".join(render_autonomy(report)))
+    say(json.dumps(report, indent=2, ensure_ascii=False) if as_json else "\n".join(render_autonomy(report)))
     return 0 if report["survives"] else 1
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgeappliance.cli.output import say
 from edgeappliance.config.joined import place
 from edgeappliance.config.settings import DEFAULT_FILE, EdgeSettings
 from edgeappliance.devicemodel import Catalogue, DeviceInvalid
@@ -20,18 +21,18 @@ def check(config: EdgeSettings, file: Path | None) -> int:
     """
     where = file or (DEFAULT_FILE if DEFAULT_FILE.exists() else "no file, defaults")
     wrong = list(missing_files(config))
-    print(f"{where}: {'ok' if not wrong else 'names what is not there'}")
+    say(f"{where}: {'ok' if not wrong else 'names what is not there'}")
     _list(wrong)
     models, devices, errors = LocalFolder(Path(config.mappers.directory)).read()
     errors += unusable_devices(models, devices)
-    print(f"{config.mappers.directory}: {len(devices)} devices, {len(models)} models, {len(errors)} errors")
+    say(f"{config.mappers.directory}: {len(devices)} devices, {len(models)} models, {len(errors)} errors")
     _list(errors)
     try:
         here = place(config)
-        print(f"node {here.node}, cloud {here.hub or 'none (join one with: edgecore join --cloud HOST --token TOKEN)'}")
+        say(f"node {here.node}, cloud {here.hub or 'none (join one with: edgecore join --cloud HOST --token TOKEN)'}")
     except ApplianceError as error:
         wrong.append(str(error))
-        print(error)
+        say(str(error))
     return 1 if wrong or errors else 0
 
 
@@ -75,4 +76,4 @@ def unusable_devices(models: Iterable[Mapping[str, Any]], devices: Iterable[Mapp
 
 def _list(lines: list[str] | tuple[str, ...]) -> None:
     for line in lines:
-        print(f"  {line}")
+        say(f"  {line}")

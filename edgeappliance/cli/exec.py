@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
-from edgeappliance.cli.pods import NEXT_STEP, get_pods, pick_container, write_all
-from edgeappliance.kernel.errors import OperatorError, PermanentError, TransientError
+from edgeappliance.cli.output import ReaderGone, write_all
+from edgeappliance.cli.pods import get_pods, no_answer, pick_container
+from edgeappliance.kernel.errors import PermanentError, TransientError
 from edgeappliance.kernel.spdystream import Spdy, SpdyStream, serve_spdy
 from edgeappliance.kernel.web.client import HttpUnreachable, upgrade
 from edgeappliance.wire.remotecommand import PROTOCOL_HEADER, STREAM_TYPE, Result, decode_result, encode_size
@@ -43,6 +44,8 @@ def run_in(
             result = asyncio.run(_run(socket, target, stdin=stdin, terminal=terminal))
         except asyncio.CancelledError:
             return 128 + signal.SIGTERM
+        except ReaderGone:  # what became of the command is not known
+            return 128 + signal.SIGPIPE
     if result.error:
         raise PermanentError(result.error)
     if result.code:
@@ -58,7 +61,7 @@ async def _run(socket: Path, target: str, *, stdin: bool, terminal: bool) -> Res
     try:
         answer = await upgrade(socket, "POST", target, headers={"Upgrade": "SPDY/3.1", PROTOCOL_HEADER: PROTOCOL})
     except HttpUnreachable as error:
-        raise OperatorError(f"no answer: {error.message}", next_step=NEXT_STEP) from None
+        raise no_answer(socket, error) from None
     if answer.duplex is None:
         raise PermanentError(answer.body.decode("utf-8", "replace").strip() or f"status {answer.status}")
     async with serve_spdy(answer.duplex, client=True) as spdy:

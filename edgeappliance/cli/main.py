@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeappliance.cli.output import ReaderGone, say
 from edgeappliance.config.settings import DEFAULT_FILE, EdgeSettings
 from edgeappliance.kernel import settings
 from edgeappliance.kernel.errors import ApplianceError, OperatorError
@@ -36,11 +37,15 @@ exit code: 0, or 1 when the device asked for is not there or no edgecore answers
 """
 
 PODS_HELP = """\
-The pods of this box, as kubectl would show them, with and without a cloud.
+The pods of this box, as kubectl would show them, with and without a cloud. Below, for every pod that is not well, why.
+
+exit code: 0, or 1 when no edgecore answers
 """
 
 LOGS_HELP = """\
 What a container of this box wrote. --since takes a number of seconds, or 90s, 15m, 2h.
+
+exit code: 0, or 1 when there is no such pod or container, it has not started yet, or no edgecore answers
 """
 
 EXEC_HELP = """\
@@ -66,7 +71,7 @@ Verb = Callable[[argparse.Namespace, EdgeSettings], int]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code is 0 when it did what was asked, 1 when it failed, 2 for wrong usage."""
-    options = parser().parse_args(arguments)
+    options = _parse(arguments)
     try:
         return run(options)
     except ApplianceError as error:
@@ -76,8 +81,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # `edgecore devices | head`
+    except ReaderGone:
         return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    top = parser()
+    options, unknown = top.parse_known_args(arguments)
+    if unknown and options.verb is _exec:
+        top.error(f"exec: {unknown[0]} is no option of ours; a command comes after --: edgecore exec POD -- COMMAND")
+    if unknown:
+        top.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return options
 
 
 def run(options: argparse.Namespace) -> int:
@@ -261,6 +276,7 @@ def _pods(options: argparse.Namespace, config: EdgeSettings) -> int:
 
     return pods(
         config.kubelet_socket,
+        control_socket=config.control_socket,
         namespace=options.namespace,
         everywhere=options.all_namespaces,
         output=options.output,
@@ -308,12 +324,12 @@ def _config_check(options: argparse.Namespace, config: EdgeSettings) -> int:
 
 
 def _config_show(options: argparse.Namespace, config: EdgeSettings) -> int:
-    print(settings.describe(EdgeSettings), end="")
+    say(settings.describe(EdgeSettings).removesuffix("\n"))
     return 0
 
 
 def _version(options: argparse.Namespace, config: EdgeSettings) -> int:
-    print(f"edgecore {version()}")
+    say(f"edgecore {version()}")
     return 0
 
 

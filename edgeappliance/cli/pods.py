@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import os
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -13,15 +12,18 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from edgeappliance.cli.output import say, write_all
 from edgeappliance.cli.status import short, table
-from edgeappliance.kernel.errors import OperatorError, PermanentError
+from edgeappliance.cli.troubles import troubles
+from edgeappliance.kernel import control
+from edgeappliance.kernel.errors import ApplianceError, OperatorError, PermanentError
 from edgeappliance.kernel.web.client import HttpUnreachable, Response, request
 from edgeappliance.kubeapi.pod_printer import POD_COLUMNS
 
 MAX_PODS = 64 * 1024 * 1024
 MAX_REFUSAL = 64 * 1024
+MAX_WHY = 600
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
-NEXT_STEP = "is edgecore running with edged.enable = true? start it with: edgecore run"
 
 
 async def get_pods(socket: Path) -> list[dict[str, Any]]:
@@ -31,17 +33,45 @@ async def get_pods(socket: Path) -> list[dict[str, Any]]:
     return [item for item in items or [] if isinstance(item, dict)]
 
 
-def pods(socket: Path, *, namespace: str, everywhere: bool, output: str) -> int:
+def pods(socket: Path, *, control_socket: Path, namespace: str, everywhere: bool, output: str) -> int:
     """Print the pods of a namespace, or of all."""
     found = [pod for pod in asyncio.run(get_pods(socket)) if everywhere or _namespace(pod) == namespace]
     found.sort(key=lambda pod: (_namespace(pod), str(pod["metadata"].get("name"))))
     if output == "json":
-        print(json.dumps({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": found}, indent=2))
-    elif found:
-        print("\n".join(render_pods(found, wide=output == "wide", everywhere=everywhere, now_ms=_now_ms())))
+        say(json.dumps({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": found}, indent=2))
+        return 0
+    if found:
+        lines = render_pods(found, wide=output == "wide", everywhere=everywhere, now_ms=_now_ms())
+        lines += render_troubles(found)
     else:
-        print("no pods here" if everywhere else f"no pods in namespace {namespace}; all: edgecore pods -A")
+        lines = ["no pods here" if everywhere else f"no pods in namespace {namespace}; all: edgecore pods -A"]
+    say("\n".join(lines + asyncio.run(_edged(control_socket))))
     return 0
+
+
+def render_troubles(found: list[dict[str, Any]]) -> list[str]:
+    """Below the table: for every pod that is not well, why."""
+    lines = []
+    for pod in found:
+        for container, why in troubles(pod):
+            where = f"{_namespace(pod)}/{pod['metadata'].get('name')}"
+            lines.append(short(f"{where} {container}".rstrip() + f": {' '.join(why.split())}", MAX_WHY))
+    return ["", *lines] if lines else []
+
+
+async def _edged(socket: Path) -> list[str]:
+    """What keeps edgecore from looking after its pods: then the table is as old as that."""
+    try:
+        part = (await control.call(socket, "status"))["components"]["edged"]
+    except (ApplianceError, KeyError):
+        return []
+    if not part["reason"]:
+        return []
+    return [
+        "",
+        f"as last seen; {part['reason']}",
+        *([f"  what to do: {part['next_step']}"] if part["next_step"] else []),
+    ]
 
 
 def render_pods(found: list[dict[str, Any]], *, wide: bool, everywhere: bool, now_ms: int) -> list[str]:
@@ -97,13 +127,6 @@ async def _logs(socket: Path, namespace: str, pod: str, container: str, options:
     return 0
 
 
-def write_all(fd: int, data: bytes) -> None:
-    """All of it, however little a pipe takes at a time. Blocking."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
 @contextlib.asynccontextmanager
 async def _answer(socket: Path, target: str) -> AsyncIterator[Response]:
     """An answer with status 200. Raises OperatorError when nobody answers, PermanentError when it is refused."""
@@ -111,7 +134,7 @@ async def _answer(socket: Path, target: str) -> AsyncIterator[Response]:
     try:
         response = await asking.__aenter__()
     except HttpUnreachable as error:
-        raise OperatorError(f"no answer: {error.message}", next_step=NEXT_STEP) from None
+        raise no_answer(socket, error) from None
     try:
         if response.status != 200:
             text = (await response.read(MAX_REFUSAL)).decode("utf-8", "replace").strip()
@@ -119,6 +142,16 @@ async def _answer(socket: Path, target: str) -> AsyncIterator[Response]:
         yield response
     finally:
         await asking.__aexit__(None, None, None)
+
+
+def no_answer(socket: Path, error: HttpUnreachable) -> OperatorError:
+    """What a person reads when the kubelet API cannot be asked."""
+    if isinstance(error.__context__, PermissionError):
+        return OperatorError(f"no permission for {socket}", next_step="run as root or as a member of its group")
+    if isinstance(error.__context__, FileNotFoundError | ConnectionRefusedError):
+        step = "is edgecore running with edged.enable = true? start it with: edgecore run"
+        return OperatorError(f"nothing answers on {socket}", next_step=step)
+    return OperatorError(f"no answer: {error.message}", next_step="see: edgecore status")
 
 
 def _namespace(pod: Mapping[str, Any]) -> str:

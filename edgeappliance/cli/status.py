@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeappliance.cli.output import say
 from edgeappliance.kernel import control
 
 _MARK = {"running": "ok", "degraded": "!!", "failed": "XX", "starting": "..", "stopped": "--"}
@@ -16,9 +17,9 @@ def status(socket: Path, *, as_json: bool) -> int:
     """Print the state of every component; exit code 1 when one has failed."""
     report = asyncio.run(control.call(socket, "status"))
     if as_json:
-        print(json.dumps(report, indent=2, ensure_ascii=False))
+        say(json.dumps(report, indent=2, ensure_ascii=False))
     else:
-        print("\n".join(render_status(report)))
+        say("\n".join(render_status(report)))
     return 1 if any(part["state"] == "failed" for part in report["components"].values()) else 0
 
 
@@ -40,10 +41,10 @@ def render_status(report: Mapping[str, Any]) -> list[str]:
 
 def figures(details: Mapping[str, Any]) -> str:
     """Details for people: units as they are spoken, and no count of what never happened."""
-    return ", ".join(text for text in (_figure(key, value) for key, value in details.items()) if text)
+    return ", ".join(text for text in (_figure(key, value, details) for key, value in details.items()) if text)
 
 
-def _figure(key: str, value: Any) -> str:
+def _figure(key: str, value: Any, others: Mapping[str, Any]) -> str:
     if isinstance(value, bool):
         return f"{key.replace('_', ' ')}: {'yes' if value else 'no'}"
     if isinstance(value, str) and value:
@@ -51,6 +52,8 @@ def _figure(key: str, value: Any) -> str:
     if not isinstance(value, int | float) or (value == 0 and key.endswith("_total")):
         return ""
     name = key.removesuffix("_total")
+    if name != key and name in others:  # those of now have that name
+        return f"{name.replace('_', ' ')} in all {value}"
     if name.endswith("_timestamp_seconds"):
         when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(value))
         return f"{name.removesuffix('_timestamp_seconds').replace('_', ' ')} {when}"
@@ -75,15 +78,15 @@ def devices(socket: Path, *, only: str, as_json: bool) -> int:
     report = asyncio.run(control.call(socket, "devices"))
     found = [device for device in report["devices"] if only in ("", device["id"])]
     if as_json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        say(json.dumps(found, indent=2, ensure_ascii=False))
     elif found:
         for device in found:
-            print("\n".join(render_device(device, report["now_ms"])))
+            say("\n".join(render_device(device, report["now_ms"])))
     elif only:
         known = ", ".join(device["id"] for device in report["devices"]) or "none"
-        print(f"no device {only}; known: {known}")
+        say(f"no device {only}; known: {known}")
     else:
-        print("no devices yet: apply a Device with kubectl, or put a file into the mappers directory")
+        say("no devices yet: apply a Device with kubectl, or put a file into the mappers directory")
     return 0 if found or not only else 1
 
 

@@ -6,16 +6,19 @@ import fcntl
 import json
 import os
 import pty
+import signal
 import struct
 import sys
 import termios
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgeappliance.cli.main import count, seconds
 from edgeappliance.cli.pods import pick_container, render_pods
+from edgeappliance.kernel.control import ControlServer
 from edgeappliance.kernel.errors import PermanentError
 from tests.support.dockerd import Dockerd
 from tests.unit.edged.kubelet.conftest import Stand
@@ -94,6 +97,47 @@ async def test_a_reader_of_logs_that_leaves(stand: Stand) -> None:
     async with asyncio.timeout(10):
         assert await process.wait() == 0
         assert await process.stderr.read() == b""
+
+
+async def test_a_reader_of_a_command_that_leaves(stand: Stand) -> None:
+    await stand.pod("web", c=["sleep", "1000"])
+    process = await asyncio.create_subprocess_exec(
+        *command_line(stand, "exec", "web", "--", "yes"), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    await process.stdout.readline()
+    process.stdout._transport.close()  # type: ignore[attr-defined]
+    async with asyncio.timeout(10):
+        assert await process.wait() == 128 + signal.SIGPIPE
+        assert await process.stderr.read() == b""
+
+
+async def test_output_that_finds_no_room(stand: Stand) -> None:
+    await stand.pod("web", c=["yes"])
+    for verb in (["logs", "web"], ["exec", "web", "--", "yes"], ["pods"]):
+        with Path("/dev/full").open("wb") as full:
+            process = await asyncio.create_subprocess_exec(
+                *command_line(stand, *verb), stdout=full, stderr=asyncio.subprocess.PIPE
+            )
+        async with asyncio.timeout(20):
+            _, err = await process.communicate()
+        assert process.returncode == 1
+        assert err.startswith(b"edgecore: the output cannot be written: No space left on device\n"), err
+
+
+async def test_pods_of_an_edgecore_without_an_engine_are_shown_as_last_seen(stand: Stand) -> None:
+    async def status(_: Any) -> Any:
+        return {"components": {"edged": {"reason": "pods are not looked after: no Docker", "next_step": "start it"}}}
+
+    server = ControlServer(path=stand.directory / "control.sock", verbs={"status": status})
+    await server.start()
+    try:
+        await stand.pod("web", c=["sleep", "1000"])
+        out = (await edgecore(stand, "pods"))[1]
+    finally:
+        await server.stop()
+    assert out.endswith("\nas last seen; pods are not looked after: no Docker\n  what to do: start it\n")
 
 
 async def test_exec_passes_everything_on(stand: Stand) -> None:

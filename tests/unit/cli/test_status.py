@@ -177,3 +177,7 @@ async def test_a_database_that_stays_damaged_makes_no_storm_of_restarts(
     first, second, last = (when for when, _ in made)
     assert second - first >= 0.8
     assert last - second >= 1.6
+
+
+def test_a_count_of_now_and_one_of_all_time_have_two_names() -> None:
+    assert figures({"streams": 0, "streams_total": 21, "sent_total": 3}) == "streams 0, streams in all 21, sent 3"
