@@ -106,23 +106,22 @@ async def stand(cloud: KubeEdgeCloud, dockerd: Dockerd, directory: Path, **setti
     def prepare(hub: EdgeHub, supervisor: Supervisor) -> None:
         meta = supervisor.add("metamanager", lambda scope: MetaManager(scope, store=MetaStore(database), cloud=hub))
         hub.route("resource", meta.receive)
-        made.append(
-            PodParts(
-                supervisor,
-                config=config,
-                node=NODE,
-                machine=machine,
-                database=database,
-                meta=meta,
-                cloud=hub,
-                clock=SystemClock(),
-                limits=Limits(memory_kib=1024, disk=0.0, inodes=0.0),
-            )
+        parts = PodParts(
+            supervisor,
+            config=config,
+            node=NODE,
+            machine=machine,
+            database=database,
+            meta=meta,
+            cloud=hub,
+            clock=SystemClock(),
+            limits=Limits(memory_kib=1024, disk=0.0, inodes=0.0),
         )
+        parts.static._check = 0.1
+        made.append(parts)
 
     try:
         async with edge(cloud, directory / "id", prepare=prepare) as running:
-            made[0].static._check = 0.1
             await running.connected()
             yield Stand(cloud, running, made[0], database, manifests)
     finally:
