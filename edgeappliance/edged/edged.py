@@ -117,6 +117,7 @@ class Edged:
         self._listing = 0
         self._began_empty = False
         self._linked_since: float | None = None
+        self._away_ms = 0
         self._condition = Condition(clock)
         self._log = get_logger("edged")
         desired.subscribe(ResourceType.POD, self._pod_changed)
@@ -171,7 +172,7 @@ class Edged:
         if self._condition.state is State.RUNNING and not self._engine.connected:
             reason = self._engine.trouble or "the Docker Engine has not answered yet"
             step = "see component docker; pods that run go on" if workers else "see component docker"
-            return Health(State.DEGRADED, f"pods are not looked after: {reason}", step, 0, details)
+            return Health(State.DEGRADED, f"pods are not looked after: {reason}", step, self._away_ms, details)
         return self._condition.health(details)
 
     # -- what the cloud wants -----------------------------------------------------------------------------
@@ -381,6 +382,7 @@ class Edged:
     # -- what the engine shows ----------------------------------------------------------------------------
 
     def _engine_changed(self, connected: bool) -> None:
+        self._away_ms = 0 if connected else self._clock.wall_ms()
         if self._condition.state is not State.RUNNING:
             return
         self._listing += 1

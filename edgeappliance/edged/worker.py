@@ -88,6 +88,7 @@ class PodWorker:
         self._removals: dict[str, asyncio.Task[None]] = {}
         self._hooks: dict[str, asyncio.Task[str]] = {}
         self._said: set[tuple[str, str]] = set()
+        self._logged: dict[str, tuple[str, str]] = {}
         self._wake = asyncio.Event()
         self._wake_at: float | None = None
         self._cleaning: asyncio.Task[None] | None = None
@@ -287,7 +288,15 @@ class PodWorker:
             key = (reason, newest.id if newest is not None else name)
             if key not in self._said:
                 self._said.add(key)
+                code = newest.exit_code if newest is not None else None
+                self._log_waiting(name, reason, f"{message.partition(' restarting ')[0]}, ended with exit code {code}")
                 self._runtime.note_waiting(self.pod, name, reason, message)
+
+    def _log_waiting(self, name: str, reason: str, why: str) -> None:
+        """A line when it changes: tried every few seconds, the same would fill the log."""
+        if self._logged.get(name) != (reason, why):
+            self._logged[name] = (reason, why)
+            self._log.warning("container waits", pod=self.pod.key, container=name or "sandbox", reason=reason, why=why)
 
     # -- actions ------------------------------------------------------------------------------------------
 
@@ -330,7 +339,8 @@ class PodWorker:
             self._log.error("container not started", pod=self.pod.key, container=name, error=error, exc_info=error)
             self._failed(name, StartFailed("CreateContainerError", f"{type(error).__name__}: {error}"))
         else:
-            self._failures.pop(name, None)
+            if self._failures.pop(name, None) is not None:
+                self._logged.pop(name, None)
             self.observe(container)
             if container.running and self._is_prepared(name):
                 await self._prepare(container)
@@ -369,9 +379,7 @@ class PodWorker:
             delay = min(FAILURE_MAXIMUM, FAILURE_INITIAL * 2 ** min(count - 1, 6))
         retry_at = self._clock.monotonic() + delay
         self._failures[name] = StartFailure(failure.reason, failure.message, retry_at, count)
-        self._log.info(
-            "container waits", pod=self.pod.key, container=name or "sandbox", reason=failure.reason, why=failure.message
-        )
+        self._log_waiting(name, failure.reason, failure.message)
         if failure.reason == "ErrImagePull":
             self._scope.spawn(self._back_off_soon(name, retry_at), name=f"back-off {self.pod.key}")
 

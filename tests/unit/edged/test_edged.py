@@ -1,9 +1,11 @@
 """All pods of a node: taken on, ended, remembered; on a real Docker Engine, with a scripted cloud."""
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
+from edgeappliance.kernel.component import State
 from tests.support.dockerd import Dockerd
 from tests.support.kubeedge_cloud import KubeEdgeCloud
 from tests.support.pods import container, shell
@@ -118,3 +120,14 @@ async def test_an_edged_that_is_started_again_takes_up_everything(
         part.delete("web")
         await until(lambda: uid not in part.edged.workers)
         assert part.object("web") == {}
+
+
+async def test_status_says_since_when_pods_are_not_looked_after(
+    kubeedge: KubeEdgeCloud, dockerd: Dockerd, tmp_path: Path
+) -> None:
+    async with stand(kubeedge, dockerd, tmp_path) as part:
+        await until(lambda: part.parts.docker.engine.connected)
+        before = time.time_ns() // 1_000_000
+        await dockerd.kill()
+        await until(lambda: part.edged.health().state is State.DEGRADED)
+        assert before <= part.edged.health().since_ms <= before + 20_000

@@ -161,7 +161,7 @@ async def test_what_a_container_waits_for_is_found_within_a_minute(bench: Bench)
     bench.hands.missing = "hostPath type check failed: /dev/ttyUSB0 is not a character device"
     bench.worker.observe_all([sandbox()])
     clock = bench.clock
-    tries = []
+    tries: list[float] = []
     while len(tries) < 8:
         count = len(await bench.done())
         if count > len(tries):
@@ -171,3 +171,36 @@ async def test_what_a_container_waits_for_is_found_within_a_minute(bench: Bench)
     waits = [round(after - before) for before, after in itertools.pairwise(tries)]
     assert waits[0] in (10, 11), waits
     assert max(waits) <= 61, waits
+
+
+async def test_the_log_tells_what_a_container_waits_for_when_it_changes(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Tried every few seconds, the same line would hide all others."""
+
+    def told() -> list[Any]:
+        return [record.__dict__["fields"]["why"] for record in caplog.records if "fields" in record.__dict__]
+
+    bench.hands.missing = 'configmap "nope" not found'
+    bench.worker.observe_all([sandbox()])
+    for _ in range(4):
+        await bench.done()
+        bench.worker.retry()
+    assert len(await bench.done()) == 5
+    assert len(told()) == 1
+    bench.hands.missing = 'secret "other" not found'
+    bench.worker.retry()
+    await bench.done()
+    assert told() == ['configmap "nope" not found', 'secret "other" not found']
+
+
+async def test_the_log_tells_of_every_crash_with_its_exit_code(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    over = exited(bench.pod, "a", 1, code=3)
+    bench.worker.observe_all([sandbox(), exited(bench.pod, "one"), over])
+    await bench.done()
+    bench.worker.wake()
+    await bench.done()
+    lines = [record.__dict__["fields"] for record in caplog.records]
+    assert [(line["reason"], line["why"]) for line in lines] == [
+        ("CrashLoopBackOff", "back-off 10s, ended with exit code 3")
+    ]
