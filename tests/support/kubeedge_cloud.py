@@ -445,7 +445,8 @@ class KubeEdgeCloud:
                 event = session.acked.setdefault(ident, asyncio.Event())
                 try:
                     await self._write(session, message)
-                    await asyncio.wait_for(event.wait(), self.resend_after)
+                    async with asyncio.timeout(self.resend_after):  # wait_for may lose a cancellation
+                        await event.wait()
                 except (TimeoutError, ConnectionClosed):
                     await asyncio.sleep(0)
                     continue
