@@ -21,7 +21,7 @@ from edgeappliance.edged.engine.multiplex import Demultiplexer, StampedFrames
 from edgeappliance.edged.engine.observe import read_container, read_image
 from edgeappliance.edged.engine.processes import end_exec
 from edgeappliance.edged.engine.pull import parse, pull
-from edgeappliance.edged.engine.streams import Logs, Stream, drained
+from edgeappliance.edged.engine.streams import KEPT_KEYS, Logs, Stream, drained
 from edgeappliance.edged.engine.wire import Answer, ask, refusal
 from edgeappliance.edged.pods.observed import OWNER, ObservedContainer
 from edgeappliance.kernel.clock import Clock
@@ -327,7 +327,9 @@ class DockerEngine:
         self, id: str, command: Sequence[str], *, stdin: bool, stdout: bool, stderr: bool, tty: bool
     ) -> Stream:
         created = await self._call(
-            lambda client: client.exec_create(id, list(command), stdin=stdin, stdout=stdout, stderr=stderr, tty=tty)
+            lambda client: client.exec_create(
+                id, list(command), stdin=stdin, stdout=stdout, stderr=stderr, tty=tty, detach_keys=KEPT_KEYS
+            )
         )
         run = str(created["Id"])
         answer = await self._open("POST", f"/exec/{run}/start", body={"Detach": False, "Tty": tty})
@@ -341,6 +343,7 @@ class DockerEngine:
 
     async def attach(self, id: str, *, stdin: bool, stdout: bool, stderr: bool, tty: bool) -> Stream:
         parameters = {"stream": "1", "stdin": str(int(stdin)), "stdout": str(int(stdout)), "stderr": str(int(stderr))}
+        parameters["detachKeys"] = KEPT_KEYS
         tty = await self._has_terminal(id)  # what the container has, whatever the caller believes
         answer = await self._open("POST", f"/containers/{quote(id, safe='')}/attach?{urlencode(parameters)}")
         return Stream(

@@ -12,6 +12,10 @@ SETTLE = 2.0
 
 ABANDON_TIMEOUT = 5.0
 
+KEPT_KEYS = ",".join(("ctrl-@", "ctrl-^", "ctrl-_", "ctrl-]") * 4)
+"""Keys with which a terminal leaves a container, and which Docker holds back until it knows better. It cannot do
+without; its own begin with Ctrl-P, the command before in every shell. Nobody types these, and hardly ever the first."""
+
 
 class Logs:
     """The output of a container as it was stored. decoder: None where a terminal makes it one stream."""

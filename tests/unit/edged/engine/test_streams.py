@@ -251,6 +251,24 @@ async def test_attach_speaks_with_the_container(engine: DockerEngine, run: Run) 
     await session.close()
 
 
+@pytest.mark.parametrize("how", ["exec", "attach"])
+async def test_every_key_of_a_terminal_goes_through_at_once(engine: DockerEngine, run: Run, how: str) -> None:
+    """Docker keeps Ctrl-P back, as the first key of its own way to leave; in a shell that is the command before."""
+    id = await run("cat", OpenStdin=True, Tty=True)
+    if how == "exec":
+        session = await engine.exec(id, ["cat"], stdin=True, stdout=True, stderr=True, tty=True)
+    else:
+        session = await engine.attach(id, stdin=True, stdout=True, stderr=True, tty=True)
+    await asyncio.sleep(0.3)
+    for key in (b"\x10", b"\x11", b"\x1e", b"\x02", b"\x1d"):
+        await session.write(key)
+        if key != b"\x11":  # the terminal's own: it lets its output go on
+            await read_until(session, b"^" + bytes([key[0] + 64]))
+    await session.write(b"still\n")
+    await read_until(session, b"still")
+    await session.close()
+
+
 async def test_attach_to_a_terminal(engine: DockerEngine, run: Run) -> None:
     id = await run("sh", OpenStdin=True, Tty=True)
     session = await engine.attach(id, stdin=True, stdout=True, stderr=False, tty=True)
