@@ -25,7 +25,7 @@ from edgeappliance.edged.pods.resources import qos_class
 from edgeappliance.edged.pods.spec import Container, Pod, spec_hash
 from edgeappliance.edged.pods.status import pod_status
 from edgeappliance.edged.probes.runner import ProbeRunner
-from edgeappliance.edged.volumes.errors import VolumeError
+from edgeappliance.edged.volumes.errors import FAILED_MOUNT, VolumeError
 from edgeappliance.edged.volumes.pod import PodVolumes
 from edgeappliance.kernel.clock import Clock
 from edgeappliance.kernel.errors import ApplianceError, InputError
@@ -178,8 +178,11 @@ class PodRuntime:
                 settings=self._settings,
             )
         except VolumeError as error:
-            self._note(pod, name, "Warning", error.reason, error.message)
-            raise StartFailed(_waiting(error.reason), error.message) from None
+            if error.reason == FAILED_MOUNT:
+                self._note(pod, name, "Warning", FAILED_MOUNT, error.message)
+                raise StartFailed("ContainerCreating", error.message) from None
+            self._note(pod, name, "Warning", "Failed", f"Error: {error.message}")
+            raise StartFailed(error.reason, error.message) from None
         except (ConfigMissing, InputError) as error:
             self._note(pod, name, "Warning", "Failed", f"Error: {error.message}")
             raise StartFailed("CreateContainerConfigError", error.message) from None
@@ -471,10 +474,6 @@ def _name(pod: Pod, container: str, attempt: int) -> str:
     """As dockershim named them: people and tools know the form."""
     metadata = pod.metadata
     return f"k8s_{container}_{metadata.name}_{metadata.namespace}_{metadata.uid}_{attempt}"[:250]
-
-
-def _waiting(reason: str) -> str:
-    return "ContainerCreating" if reason == "FailedMount" else reason
 
 
 def _check_user(pod: Pod, container: Container, image: Image) -> None:

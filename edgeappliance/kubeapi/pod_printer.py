@@ -42,12 +42,10 @@ def pod_state(value: Object) -> str:
     inits = _statuses(value, "initContainerStatuses")
     total = len(value.get("spec", {}).get("initContainers") or ())
     for index, item in enumerate(inits):
+        if _is_past(item, sidecars):
+            continue
         state = item.get("state", {})
         ended = state.get("terminated")
-        if ended is not None and ended.get("exitCode", 0) == 0:
-            continue
-        if item.get("name") in sidecars and item.get("started"):
-            continue
         if ended is not None:
             word = "Init:" + _end_word(ended)
         elif state.get("waiting", {}).get("reason") not in (None, "", "PodInitializing"):
@@ -85,19 +83,32 @@ def _running_word(value: Object, word: str) -> str:
         elif item.get("ready") and state.get("running") is not None:
             running = True
     if word == "Completed" and running:
-        ready = any(
-            condition.get("type") == "Ready" and condition.get("status") == "True"
-            for condition in value.get("status", {}).get("conditions") or ()
-        )
-        return "Running" if ready else "NotReady"
+        return "Running" if _is_true(value, "Ready") else "NotReady"
     return word
 
 
+def _is_true(value: Object, kind: str) -> bool:
+    """Whether a condition is."""
+    conditions = value.get("status", {}).get("conditions") or ()
+    return any(item.get("type") == kind and item.get("status") == "True" for item in conditions)
+
+
+def _is_past(item: Object, sidecars: set[str]) -> bool:
+    """Whether the status of an init container lets the next one begin."""
+    ended = item.get("state", {}).get("terminated")
+    if ended is not None and ended.get("exitCode", 0) == 0:
+        return True
+    return item.get("name") in sidecars and bool(item.get("started"))
+
+
 def _restarts(value: Object, now_ms: int) -> str:
-    sidecars = _sidecars(value)
-    items = _statuses(value, "containerStatuses") + [
-        item for item in _statuses(value, "initContainerStatuses") if item.get("name") in sidecars
-    ]
+    """Of the containers and sidecars; while the pod initializes, of the init containers so far."""
+    sidecars, inits = _sidecars(value), _statuses(value, "initContainerStatuses")
+    current = next((index for index, item in enumerate(inits) if not _is_past(item, sidecars)), None)
+    if current is not None and not _is_true(value, "Initialized"):
+        items = inits[: current + 1]
+    else:
+        items = _statuses(value, "containerStatuses") + [item for item in inits if item.get("name") in sidecars]
     count = sum(int(item.get("restartCount", 0)) for item in items)
     last = max(
         (parse_time(item.get("lastState", {}).get("terminated", {}).get("finishedAt")) or 0 for item in items),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from edgeappliance.edged.engine.security import host_enforces_apparmor
 from tests.support.docker_fixtures import BUSYBOX
 from tests.support.dockerd import Dockerd
 from tests.support.pods import SLEEPS, Object, container, pod, shell, state
@@ -171,6 +172,7 @@ async def test_identity_and_rights(site: PodSite, dockerd: Dockerd) -> None:
         pod("unknown", container(image="named:1"), securityContext=strict),
         pod("zero", shell(SLEEPS), securityContext={**strict, "runAsUser": 0}),
         pod("missing", shell(SLEEPS), securityContext=missing),
+        pod("armoured", shell(SLEEPS), securityContext={"appArmorProfile": {"type": "RuntimeDefault"}}),
     )
     await site.ready("rights", "mighty", "image-user")
     out = {item["name"]: await site.log("rights", item["name"]) for item in containers}
@@ -205,6 +207,7 @@ async def test_identity_and_rights(site: PodSite, dockerd: Dockerd) -> None:
         ("unknown", "container has runAsNonRoot and image has non-numeric user (app), cannot verify user is non-root"),
         ("zero", "container's runAsUser breaks non-root policy"),
         ("missing", "cannot load seccomp profile"),
+        *([] if host_enforces_apparmor() else [("armoured", "AppArmor is not enabled on the host")]),
     ):
         obj = await site.until(name, lambda obj: state(obj)[1].get("message"), "a reason to wait")
         word, details = state(obj)
@@ -227,7 +230,7 @@ async def test_limits_and_shared_namespaces(site: PodSite, dockerd: Dockerd) -> 
     """cgroup files, OOM scores and QoS; whose processes, IPC and network a container sees."""
     small = {"cpu": "500m", "memory": "32Mi"}
     eats = "x=a; while true; do x=$x$x; done"
-    host = {"hostNetwork": True, "hostPID": True, "hostIPC": True}
+    host: Object = {"hostNetwork": True, "hostPID": True, "hostIPC": True}
     sysctls = [{"name": "net.ipv4.ip_local_port_range", "value": "40000 41000"}]
     await site.apply(
         pod("guaranteed", shell(SLEEPS, resources={"limits": small})),

@@ -167,6 +167,7 @@ async def test_what_a_pod_needs_and_has_not(site: PodSite) -> None:
         obj = await site.until(name, lambda obj: state(obj)[1].get("message"), "a reason to wait")
         assert state(obj)[1] == {"reason": "CreateContainerConfigError", "message": words}
     await site.told("env-no-map", "Warning", "Failed", 'Error: configmap "later" not found')
+    await site.told("no-expression", "Warning", "Failed", 'Error: missing value for "NOBODY"')
     obj = await site.until("claim", lambda obj: state(obj)[1].get("message"), "a reason to wait")
     assert state(obj)[1]["message"].startswith("spec.volumes[0].persistentVolumeClaim: ")
     before = time.monotonic()
@@ -202,7 +203,7 @@ async def test_directories_of_the_pod_and_of_the_host(site: PodSite, tmp_path: P
         host_path("port", line, "CharDevice"),
     ]
     plain = ("disk", "ram", "any", "dir", "made", "unnamed", "file", "fresh", "sock")
-    parts = [
+    parts: list[Object] = [
         {"name": "port", "mountPath": "/dev/ttyMeter"},
         {"name": "disk", "mountPath": "/part", "subPath": "logs/app"},
         {"name": "disk", "mountPath": "/own", "subPathExpr": "$(NAME)-$(HOME)"},

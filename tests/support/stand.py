@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import toml
 
@@ -97,7 +97,7 @@ class Stand:
         else:
             self.gateway_settings["embedded"] = {"directory": str(self.api_directory), "port": self.api_port}
 
-    async def __aenter__(self) -> "Stand":
+    async def __aenter__(self) -> Self:
         self.write_settings()
         return self
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgeappliance.edged.engine.api import Image
 from edgeappliance.edged.engine.dns import Resolver, host_resolver, resolver
-from edgeappliance.edged.engine.security import group_add, security, user
+from edgeappliance.edged.engine.security import group_add, host_enforces_apparmor, security, user
 from edgeappliance.edged.pods import observed
 from edgeappliance.edged.pods.environment import as_mapping, expand
 from edgeappliance.edged.pods.observed import Kind
@@ -56,6 +56,7 @@ class SandboxSettings:
     memory: int = 1 << 30
     seccomp_profiles: Path = Path("/var/lib/kubelet/seccomp")
     host_resolver: Callable[[], Resolver] = field(default=host_resolver)
+    host_enforces_apparmor: Callable[[], bool] = field(default=host_enforces_apparmor)
 
 
 def sandbox_body(
@@ -162,7 +163,7 @@ def _host(
         "CpuShares": cpu_shares(container),
         "OomScoreAdj": oom_score_adj(pod, container, memory=settings.memory),
         "Init": False,
-        **security(pod, container, profiles=settings.seccomp_profiles),
+        **security(pod, container, profiles=settings.seccomp_profiles, apparmor=settings.host_enforces_apparmor()),
         **_mounted(mounts),
     }
     if memory:

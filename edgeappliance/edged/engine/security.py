@@ -8,6 +8,8 @@ from edgeappliance.edged.engine.api import Image
 from edgeappliance.edged.pods.spec import AppArmorProfile, Container, Pod, SeccompProfile
 from edgeappliance.kernel.errors import InputError
 
+_APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
+
 MAX_PROFILE = 1024 * 1024
 """Bytes of a seccomp profile."""
 
@@ -30,10 +32,19 @@ def group_add(pod: Pod) -> list[str]:
     return [str(group) for group in dict.fromkeys(groups)]
 
 
-def security(pod: Pod, container: Container, *, profiles: Path) -> dict[str, Any]:
+def host_enforces_apparmor() -> bool:
+    """Whether this kernel has AppArmor, and it is on."""
+    try:
+        return _APPARMOR.read_bytes().startswith(b"Y")
+    except OSError:
+        return False
+
+
+def security(pod: Pod, container: Container, *, profiles: Path, apparmor: bool) -> dict[str, Any]:
     """Privileged, capabilities, root file system and SecurityOpt of a HostConfig.
 
-    profiles: folder of the Localhost seccomp profiles. Raises InputError for one that cannot be read.
+    profiles: folder of the Localhost seccomp profiles. apparmor: whether the kernel enforces its profiles. Raises
+    InputError for a profile that cannot be read or would not be enforced.
     """
     own = container.security_context
     found: dict[str, Any] = {
@@ -41,21 +52,21 @@ def security(pod: Pod, container: Container, *, profiles: Path) -> dict[str, Any
         "ReadonlyRootfs": own.read_only_root_filesystem,
         "CapAdd": list(own.capabilities.add),
         "CapDrop": list(own.capabilities.drop),
-        "SecurityOpt": _options(pod, container, profiles),
+        "SecurityOpt": _options(pod, container, profiles, apparmor),
     }
     if own.proc_mount == "Unmasked":
         found |= {"MaskedPaths": [], "ReadonlyPaths": []}
     return found
 
 
-def _options(pod: Pod, container: Container, profiles: Path) -> list[str]:
+def _options(pod: Pod, container: Container, profiles: Path, apparmor: bool) -> list[str]:
     own, whole = container.security_context, pod.spec.security_context
     options: list[str] = []
     if own.allow_privilege_escalation is False and not own.privileged:
         options.append("no-new-privileges")
     if not own.privileged:
         options += _seccomp(own.seccomp_profile or whole.seccomp_profile, profiles)
-        options += _apparmor(own.app_armor_profile or whole.app_armor_profile)
+        options += _apparmor(own.app_armor_profile or whole.app_armor_profile, enforced=apparmor)
     linux = own.se_linux_options or whole.se_linux_options
     if linux is not None:
         parts = {"user": linux.user, "role": linux.role, "type": linux.type, "level": linux.level}
@@ -97,11 +108,16 @@ def _read_profile(profiles: Path, name: str) -> str:
     return json.dumps(document)
 
 
-def _apparmor(profile: AppArmorProfile | None) -> list[str]:
-    if profile is None or profile.type == "RuntimeDefault":
+def _apparmor(profile: AppArmorProfile | None, *, enforced: bool) -> list[str]:
+    if profile is None:
         return []
     if profile.type == "Unconfined":
         return ["apparmor=unconfined"]
+    if not enforced:
+        # The engine would leave it away without a word.
+        raise InputError("Cannot enforce AppArmor: AppArmor is not enabled on the host", field="")
+    if profile.type == "RuntimeDefault":
+        return []
     if not profile.localhost_profile:
         raise InputError("must be the name of a loaded profile", field="appArmorProfile.localhostProfile")
     return [f"apparmor={profile.localhost_profile}"]

@@ -57,6 +57,7 @@ def admit(
         lambda: _privileged(pod, privileged_allowed),
         lambda: _sysctls(pod),
         lambda: _room(pod, others, machine, max_pods),
+        lambda: _pages(pod),
         lambda: _place(pod, machine),
         lambda: _ports(pod, others),
     )
@@ -107,6 +108,20 @@ def _room(pod: Pod, others: list[Pod], machine: Capacity, max_pods: int) -> Refu
         used = whole(sum((pod_request(other, resource) for other in others), Decimal(0)) * unit)
         if used + wanted > capacity:
             return _out_of(resource, wanted, used, capacity)
+    return None
+
+
+def _pages(pod: Pod) -> Refusal | None:
+    """Huge pages: the engine can give none."""
+    asked = {
+        resource
+        for container in pod.containers()
+        for resource in (*container.resources.requests, *container.resources.limits)
+        if resource.startswith("hugepages-")
+    }
+    for resource in sorted(asked):
+        if wanted := whole(pod_request(pod, resource)):
+            return _out_of(resource, wanted, 0, 0)
     return None
 
 

@@ -121,12 +121,27 @@ def _values(spec: dict[str, Any]) -> Iterator[Unsupported]:
     system = spec.get("os")
     if isinstance(system, dict) and system.get("name") not in (None, "", "linux"):
         yield Unsupported("spec.os.name", "this node runs Linux", True)
+    for key in ("initContainers", "containers"):
+        yield from _foreign_resources(spec.get(key), f"spec.{key}")
     volumes = spec.get("volumes")
     for index, volume in enumerate(volumes if isinstance(volumes, list) else ()):
         empty = volume.get("emptyDir") if isinstance(volume, dict) else None
         medium = empty.get("medium") if isinstance(empty, dict) else None
         if medium not in (None, "", "Memory"):
             yield Unsupported(f"spec.volumes[{index}].emptyDir.medium", f"there is no {medium} on this node", True)
+
+
+def _foreign_resources(containers: Any, path: str) -> Iterator[Unsupported]:
+    """Resources of a vendor (`example.org/gpu`): a scheduler looks for a node that has them, and this one has none."""
+    for index, container in enumerate(containers if isinstance(containers, list) else ()):
+        resources = container.get("resources") if isinstance(container, dict) else None
+        for side in ("limits", "requests"):
+            amounts = resources.get(side) if isinstance(resources, dict) else None
+            for name, amount in amounts.items() if isinstance(amounts, dict) else ():
+                if "/" in name and amount not in (None, 0, "0"):
+                    yield Unsupported(
+                        f"{path}[{index}].resources.{side}[{name}]", "this node has no such resource", False
+                    )
 
 
 def _members(kind: Any) -> tuple[Any, ...]:

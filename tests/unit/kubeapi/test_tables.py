@@ -184,6 +184,22 @@ def test_a_pod_row() -> None:
     assert (row["IP"], row["Node"], row["Readiness Gates"]) == ("10.0.0.7", "n", "0/1")
 
 
+def test_restarts_of_a_pod_that_initializes() -> None:
+    """Those of the init containers so far; afterwards of the containers and sidecars."""
+    over = {**container(terminated={"exitCode": 0}), "name": "a"}
+    loops = {**container(waiting={"reason": "CrashLoopBackOff"}), "name": "b", "restartCount": 3}
+    mesh = {**container(True, running={}), "name": "m", "restartCount": 5, "started": True}
+    pod: dict[str, Any] = {
+        "metadata": {"name": "p"},
+        "spec": {"initContainers": [{"name": "a"}, {"name": "m", "restartPolicy": "Always"}, {"name": "b"}]},
+        "status": {"phase": "Pending", "initContainerStatuses": [over, mesh, loops]},
+    }
+    assert cells("pods", pod)["Restarts"] == "10"
+    done = {**loops, "state": {"terminated": {"exitCode": 0}}}
+    pod["status"] = {"initContainerStatuses": [over, mesh, done], "containerStatuses": [container(running={})]}
+    assert cells("pods", pod)["Restarts"] == "7"
+
+
 def test_rows_of_other_kinds() -> None:
     event = {
         "involvedObject": {"kind": "Pod", "name": "p"},

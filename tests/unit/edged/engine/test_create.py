@@ -227,7 +227,7 @@ def test_users(own: dict[str, Any], whole: dict[str, Any], image: str, wanted: s
 
 def test_security_context(tmp_path: Path) -> None:
     (tmp_path / "audit.json").write_text('{"defaultAction": "SCMP_ACT_LOG"}')
-    settings = SandboxSettings(seccomp_profiles=tmp_path)
+    settings = SandboxSettings(seccomp_profiles=tmp_path, host_enforces_apparmor=lambda: True)
     given = pod(
         containers=[
             {
@@ -255,6 +255,18 @@ def test_security_context(tmp_path: Path) -> None:
     assert (host["CapAdd"], host["CapDrop"], host["ReadonlyRootfs"]) == (["NET_ADMIN"], ["ALL"], True)
     assert (host["MaskedPaths"], host["ReadonlyPaths"]) == ([], [])
     assert host["GroupAdd"] == ["20", "5"]
+
+
+@pytest.mark.parametrize("type", ["RuntimeDefault", "Localhost", "Unconfined"])
+def test_a_profile_that_nobody_would_enforce_is_no_protection(type: str) -> None:
+    """The engine leaves it away without a word where the kernel has no AppArmor."""
+    given = pod(securityContext={"appArmorProfile": {"type": type, "localhostProfile": "mine"}})
+    off = SandboxSettings(host_enforces_apparmor=lambda: False)
+    if type == "Unconfined":
+        assert made(given, settings=off)["HostConfig"]["SecurityOpt"] == ["apparmor=unconfined"]
+        return
+    with pytest.raises(InputError, match="Cannot enforce AppArmor: AppArmor is not enabled on the host"):
+        made(given, settings=off)
 
 
 @pytest.mark.parametrize("name", ["../etc/passwd", "/etc/passwd", "", "missing.json", "rubbish.json"])

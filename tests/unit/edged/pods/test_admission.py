@@ -68,6 +68,12 @@ def test_storage_is_counted_too() -> None:
     assert refused(make_pod(using(ephemeral_storage="17Gi")))[0] == "OutOfephemeral-storage"
 
 
+def test_there_are_no_huge_pages() -> None:
+    message = "Node didn't have enough resource: hugepages-2Mi, requested: 4194304, used: 0, capacity: 0"
+    pages = {"limits": {"hugepages-2Mi": "4Mi", "memory": "1Mi"}}
+    assert refused(make_pod(container("a", resources=pages))) == ("OutOfhugepages-2Mi", message)
+
+
 def test_too_many_pods() -> None:
     message = "Node didn't have enough resource: pods, requested: 1, used: 1, capacity: 1"
     assert refused(make_pod("a"), other("a"), max_pods=1) == ("OutOfpods", message)

@@ -265,3 +265,13 @@ def _at(path: list[str], field: str) -> Any:
     name = path[0].removesuffix("[0]")
     inner = _at(path[1:], field)
     return {name: [inner] if path[0].endswith("[0]") else inner}
+
+
+def test_a_vendors_resources_are_named() -> None:
+    resources = {"limits": {"example.org/gpu": "1", "cpu": "1"}, "requests": {"example.org/gpu": 1, "memory": "1Mi"}}
+    free = {"limits": {"example.org/gpu": "0"}}
+    obj = manifest(container("a", resources=free), container("b", resources=resources))
+    assert [(one.path, one.fatal) for one in unsupported(obj)] == [
+        ("spec.containers[1].resources.limits[example.org/gpu]", False),
+        ("spec.containers[1].resources.requests[example.org/gpu]", False),
+    ]
