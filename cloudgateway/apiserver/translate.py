@@ -22,6 +22,13 @@ _GOING_AWAY = 1001
 DRAIN_SECONDS = 10.0
 """For output that is still under way when the result is there."""
 
+LINGER = 10.0
+"""Seconds for a client to leave after the result. Its stdin may still be under way, and must not cost it the result."""
+
+STALL_PING = 15.0
+"""Seconds of a command that reads no stdin between signs of life to the client, whose pings wait behind its stdin;
+kubectl gives up after 60 s without."""
+
 
 class Socket(Protocol):
     """A WebSocket: `kernel.web.websocket.WebSocket`."""
@@ -30,7 +37,9 @@ class Socket(Protocol):
 
     async def send(self, data: bytes, *, text: bool = False) -> None: ...
 
-    async def close(self, code: int = 1000, reason: str = "") -> None: ...
+    async def ping(self) -> None: ...
+
+    async def close(self, code: int = 1000, reason: str = "", *, linger: float = 0) -> None: ...
 
 
 class SocketPipe:
@@ -63,7 +72,7 @@ async def translate(socket: Socket, protocol: WebSocketProtocol, pipe: Duplex, *
         await talk.result(encode_result(Result(error=f"the stream broke: {error}"), status=protocol.status))
     finally:
         if talk.said:
-            await socket.close()
+            await socket.close(linger=LINGER)
         else:  # a normal end without a result would be success to the client
             await socket.close(_GOING_AWAY, "the stream was cut")
 
@@ -73,6 +82,7 @@ class _Talk:
         self._socket = socket
         self._protocol = protocol
         self._inward: dict[Channel, SpdyStream] = {}
+        self._stuck = False
         self.said = False
         """Whether the client knows how it ended."""
 
@@ -83,7 +93,7 @@ class _Talk:
         found = list(zip(channels, opened, strict=True))
         self._inward = {channel: stream for channel, stream in found if channel in (Channel.STDIN, Channel.RESIZE)}
         outward = [(channel, stream) for channel, stream in found if channel not in self._inward]
-        await first_of(self._from_client(), self._from_kubelet(error, outward), name="exec")
+        await first_of(self._from_client(), self._from_kubelet(error, outward), self._signs_of_life(), name="exec")
 
     async def _from_client(self) -> None:
         while (message := await self._socket.receive()) is not None:
@@ -94,10 +104,18 @@ class _Talk:
             if channel == Channel.CLOSE and self._protocol.closes:
                 await self._close_channel(data)
             elif (stream := self._of(channel)) is not None and data:
+                self._stuck = True
                 try:
                     await stream.write(data)
                 except OSError:
-                    continue  # the command reads no more; what it says is still to come
+                    pass  # the command reads no more; what it says is still to come
+                self._stuck = False
+
+    async def _signs_of_life(self) -> None:
+        while True:
+            await asyncio.sleep(STALL_PING)
+            if self._stuck:
+                await self._socket.ping()
 
     def _of(self, channel: int) -> SpdyStream | None:
         """The stream for what the client sends on a channel; None for one that was not asked for."""

@@ -14,6 +14,12 @@ from edgeappliance.kernel.web.exchange import Exchange, HttpError
 
 _MAGIC = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 MAX_MESSAGE = 1024 * 1024
+MAX_FRAGMENTS = 16384
+"""Fragments of one message; empty ones count for nothing in its length."""
+
+MAX_PINGS = 1024
+"""Pings of a peer that does not read their answers."""
+
 CLOSE_TIMEOUT = 1.0
 
 
@@ -26,6 +32,7 @@ class WebSocket:
         self._parts: list[bytes] = []
         self._messages: list[bytes] = []
         self._writing = asyncio.Lock()
+        self._pings = 0
         self._closed = False
 
     async def receive(self) -> bytes | None:
@@ -59,10 +66,12 @@ class WebSocket:
         await self._flush()
 
     async def ping(self) -> None:
-        """A sign of life of ours, to find out whether the peer is there. Raises OSError."""
+        """For who cannot `receive` at the moment: finds out whether the peer is there, and says that we are, as its own
+        pings are not read. Raises OSError."""
         if self._protocol.state is not State.OPEN:
             raise BrokenPipeError("the WebSocket is closed")
         self._protocol.send_ping(b"")
+        self._protocol.send_pong(b"")
         await self._flush()
 
     async def say_goodbye(self, code: int = 1000, reason: str = "") -> None:
@@ -71,29 +80,40 @@ class WebSocket:
             self._protocol.send_close(code, reason.encode()[:120].decode(errors="ignore"))
         await self._flush()
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Say good-bye and leave. Idempotent, never raises."""
+    async def close(self, code: int = 1000, reason: str = "", *, linger: float = 0) -> None:
+        """Say good-bye and leave; `linger` seconds are for the peer's own good-bye, so that what it still sends makes
+        TCP drop nothing of ours. Idempotent, never raises."""
         if self._closed:
             return
         self._closed = True
         try:
-            async with asyncio.timeout(CLOSE_TIMEOUT):
+            async with asyncio.timeout(max(CLOSE_TIMEOUT, linger)):
                 await self.say_goodbye(code, reason)
+                while linger and await self.receive() is not None:
+                    continue
         except (OSError, TimeoutError):
             pass  # it is gone already
         await self._duplex.close()
 
     def _take(self, frame: Frame) -> None:
+        """Raises OSError for what only fills the memory."""
         if frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
             self._parts.append(bytes(frame.data))
             if frame.fin:
                 self._messages.append(b"".join(self._parts))
                 self._parts.clear()
+            elif len(self._parts) >= MAX_FRAGMENTS:
+                raise ConnectionAbortedError("a message in too many fragments")
+        elif frame.opcode is Opcode.PING:
+            self._pings += 1
+            if self._pings > MAX_PINGS:
+                raise ConnectionAbortedError("a peer that asks and reads no answer")
 
     async def _flush(self) -> None:
         async with self._writing:
             while data := b"".join(self._protocol.data_to_send()):
                 await self._duplex.write(data)
+                self._pings = 0
 
 
 async def accept(

@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from edgeappliance.kernel.web.exchange import Exchange
 from edgeappliance.kernel.web.server import WebServer
-from edgeappliance.kernel.web.websocket import accept
+from edgeappliance.kernel.web.websocket import WebSocket, accept
 
 HEAD = (
     b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -24,6 +24,10 @@ async def echo(exchange: Exchange) -> None:
     while (message := await socket.receive()) is not None:
         if message == b"leave":
             await socket.close(4000, "left")
+            return
+        if message == b"result":
+            await socket.send(b"7")
+            await socket.close(linger=5)
             return
         await socket.send(message)
     await socket.close()
@@ -130,3 +134,64 @@ async def test_handshakes(path: Path, head: bytes, status: bytes) -> None:
 async def test_frames_that_are_none_end_it(path: Path, frames: bytes) -> None:
     answer = await raw(path, HEAD + b"\r\n" + frames)
     assert answer.partition(b"\r\n\r\n")[2][:1] == b"\x88"  # a close frame
+
+
+async def test_what_the_peer_still_sends_does_not_cost_it_the_last_message(path: Path) -> None:
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    writer.write(HEAD + b"\r\n" + masked(b"result"))
+    await reader.readuntil(b"\r\n\r\n")
+    for _ in range(500):
+        writer.write(masked(b"x" * 1000))
+        await asyncio.sleep(0)
+    await writer.drain()
+    assert await reader.readexactly(3) == b"\x82\x017"
+    assert (await reader.readexactly(4))[:1] == b"\x88"
+    writer.write(b"\x88\x80\0\0\0\0")
+    assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
+
+
+class Flood:
+    """A pipe whose peer sends the same again and again, up to 6 MB, and reads nothing."""
+
+    def __init__(self, first: bytes, frames: bytes) -> None:
+        self._next = first
+        self._frames = frames
+        self.left = 1000
+
+    async def read(self) -> bytes:
+        await asyncio.sleep(0)
+        data, self._next = self._next, self._frames
+        self.left -= 1
+        return data if self.left > 0 else b""
+
+    async def write(self, data: bytes) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def close(self) -> None:
+        return
+
+
+@pytest.mark.parametrize(
+    ("first", "frames"),
+    [
+        (b"\x02\x80\0\0\0\0", b"\0\x80\0\0\0\0" * 1000),  # a message of empty fragments
+        (b"\x89\x80\0\0\0\0", b"\x89\x80\0\0\0\0" * 1000),  # pings
+    ],
+)
+async def test_what_only_fills_the_memory_ends_it(first: bytes, frames: bytes) -> None:
+    flood = Flood(first, frames)
+    socket = WebSocket(flood)
+    writing = asyncio.create_task(socket.send(b"output"))
+    await asyncio.sleep(0)
+    assert await socket.receive() is None
+    assert flood.left > 900
+    writing.cancel()
+    await asyncio.wait([writing])
+
+
+def masked(data: bytes) -> bytes:
+    """A binary message of a client, with a mask of zeros."""
+    length = bytes((0x80 | len(data),)) if len(data) < 126 else b"\xfe" + len(data).to_bytes(2, "big")
+    return b"\x82" + length + b"\0\0\0\0" + data
