@@ -32,7 +32,7 @@ async def apply(site: Stand, obj: dict[str, Any]) -> None:
 async def until(site: Stand, name: str, wanted: Any, *, what: str) -> dict[str, Any]:
     async def look() -> dict[str, Any]:
         obj = await site.get("pod", name)
-        return obj if obj.get("status") and wanted(obj) else {}
+        return obj if (obj.get("status") or {}).get("containerStatuses") and wanted(obj) else {}
 
     found: dict[str, Any] = await eventually(look, what=what, timeout=40)
     return found

@@ -116,8 +116,10 @@ async def output(
     try:
         async with asyncio.timeout(timeout):
             out, err = await process.communicate(stdin.encode() if stdin is not None else None)
-    except TimeoutError:
+    except BaseException as error:
         process.kill()
-        await process.wait()
-        raise ProgramFailed(f"{arguments[0]} did not end within {timeout} s") from None
+        await process.communicate()
+        if isinstance(error, TimeoutError):
+            raise ProgramFailed(f"{arguments[0]} did not end within {timeout} s") from None
+        raise
     return process.returncode or 0, out.decode(), err.decode()

@@ -129,7 +129,7 @@ async def ask(
         ) from None
 
 
-_NEXT_STEP = "install and start Docker, correct edged.docker, or set edged.enable = false on a box without pods"
+_NEXT_STEP = "install and start Docker (systemctl status docker), correct edged.docker, or set edged.enable = false"
 
 
 async def ask_json(path: Path, target: str, *, timeout: float = HEAD_TIMEOUT) -> Any:

@@ -78,7 +78,7 @@ class Commands:
         try:
             async with asyncio.timeout(timeout):
                 output, _ = await process.communicate()
-        except TimeoutError:
+        except BaseException:  # out of time, or the probe is not wanted any more
             process.kill()
             await process.communicate()
             raise
