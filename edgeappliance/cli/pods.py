@@ -62,16 +62,12 @@ def render_troubles(found: list[dict[str, Any]]) -> list[str]:
 async def _edged(socket: Path) -> list[str]:
     """What keeps edgecore from looking after its pods: then the table is as old as that."""
     try:
-        part = (await control.call(socket, "status"))["components"]["edged"]
-    except (ApplianceError, KeyError):
+        parts = (await control.call(socket, "status"))["components"]
+        part = next(parts[name] for name in ("docker", "edged") if parts[name]["state"] != "running")
+    except (ApplianceError, KeyError, StopIteration):
         return []
-    if not part["reason"]:
-        return []
-    return [
-        "",
-        f"as last seen; {part['reason']}",
-        *([f"  what to do: {part['next_step']}"] if part["next_step"] else []),
-    ]
+    lines = ["", f"as last seen: {part['reason']}"]
+    return [*lines, f"  what to do: {part['next_step']}"] if part["next_step"] else lines
 
 
 def render_pods(found: list[dict[str, Any]], *, wide: bool, everywhere: bool, now_ms: int) -> list[str]:

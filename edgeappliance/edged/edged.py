@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from edgeappliance.edged.engine.api import ContainerEvent, Engine
@@ -167,13 +168,18 @@ class Edged:
         details = {
             "pods": len(workers),
             "containers_running": sum(c.running and bool(c.name) for w in workers for c in w.containers),
+            "pods_troubled": sum(worker.troubled for worker in workers),
             "reports_waiting": self._reporter.waiting,
         }
         if self._condition.state is State.RUNNING and not self._engine.connected:
             reason = self._engine.trouble or "the Docker Engine has not answered yet"
             step = "see component docker; pods that run go on" if workers else "see component docker"
             return Health(State.DEGRADED, f"pods are not looked after: {reason}", step, self._away_ms, details)
-        return self._condition.health(details)
+        health = self._condition.health(details)
+        if health.state is State.RUNNING and details["pods_troubled"]:
+            reason = f"{details['pods_troubled']} of {len(workers)} pods do not run as they should"
+            return replace(health, reason=reason, next_step="edgecore pods -A says why")
+        return health
 
     # -- what the cloud wants -----------------------------------------------------------------------------
 

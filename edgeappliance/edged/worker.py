@@ -1,7 +1,7 @@
 """One pod: looks at what is wanted and what is there, carries out what `reconcile` says, and looks again."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,8 @@ from edgeappliance.edged.pods.plan import (
 )
 from edgeappliance.edged.pods.reconcile import reconcile
 from edgeappliance.edged.pods.spec import Container, Pod
-from edgeappliance.edged.runtime import PodRuntime, StartFailed
+from edgeappliance.edged.runtime import PodRuntime
+from edgeappliance.edged.sandboxes import StartFailed
 from edgeappliance.kernel.clock import Clock
 from edgeappliance.kernel.errors import ApplianceError
 from edgeappliance.kernel.log import get_logger
@@ -89,6 +90,7 @@ class PodWorker:
         self._hooks: dict[str, asyncio.Task[str]] = {}
         self._said: set[tuple[str, str]] = set()
         self._logged: dict[str, tuple[str, str]] = {}
+        self._waiting: Mapping[str, tuple[str, str]] = {}
         self._wake = asyncio.Event()
         self._wake_at: float | None = None
         self._cleaning: asyncio.Task[None] | None = None
@@ -106,6 +108,11 @@ class PodWorker:
     @property
     def containers(self) -> tuple[ObservedContainer, ...]:
         return tuple(self._containers.values())
+
+    @property
+    def troubled(self) -> bool:
+        """Something of it does not run as it should: it cannot be started, or waits after a crash."""
+        return bool(self._failures or self._waiting or self.blocked)
 
     def close(self) -> None:
         """Nobody wants it any more: it looks at nothing again."""
@@ -269,6 +276,7 @@ class PodWorker:
             self.stop(plan.stop)
         if plan.finished:
             self.finished = plan.finished
+        self._waiting = plan.waiting
         self._say_waiting(plan)
         self._changed(self)
         for action in plan.actions:

@@ -129,6 +129,6 @@ async def open_line(
     except OSError as error:
         raise TunnelRefused(
             f"{host}:{port} cannot be reached: {error.strerror or error}",
-            next_step=f"nothing while component edgehub is not connected either; else open TCP port {port} on the gateway,"
-            " or set edgestream.enable = false to do without",
+            next_step="nothing while component edgehub is not connected either;"
+            f" else open TCP port {port} on the gateway, or set edgestream.enable = false to do without",
         ) from None

@@ -12,6 +12,9 @@ from edgeappliance.kernel.errors import ApplianceError
 
 _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
+CHATTY = ("websockets", "aiohttp.access", "asyncio", "pymodbus", "docker.api", "docker.auth", "docker.utils", "urllib3")
+"""Loggers of libraries of which only warnings are shown. `docker` itself is the name of a component of ours."""
+
 
 class Logger:
     """A named logger whose calls take an event and keyword fields."""
@@ -119,7 +122,7 @@ def setup(*, level: str = "info", form: str = "text") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for chatty in ("websockets", "aiohttp.access", "asyncio", "pymodbus", "docker", "urllib3"):
+    for chatty in CHATTY:
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
 
 

@@ -120,7 +120,10 @@ class Calls:
             | OSError
             | ValueError,
         ):
-            return EngineAway(f"the Docker Engine went away: {_innermost(error)}")
+            cause = _innermost(error)
+            if isinstance(cause, ConnectionRefusedError | FileNotFoundError):
+                return EngineAway(f"no Docker Engine answers at {self._socket}: {cause.strerror}")
+            return EngineAway(f"the Docker Engine went away: {cause}")
         return error
 
 

@@ -128,7 +128,8 @@ async def test_output_that_finds_no_room(stand: Stand) -> None:
 
 async def test_pods_of_an_edgecore_without_an_engine_are_shown_as_last_seen(stand: Stand) -> None:
     async def status(_: Any) -> Any:
-        return {"components": {"edged": {"reason": "pods are not looked after: no Docker", "next_step": "start it"}}}
+        docker = {"state": "degraded", "reason": "no Docker Engine", "next_step": "start it"}
+        return {"components": {"docker": docker, "edged": {"state": "degraded", "reason": "see docker"}}}
 
     server = ControlServer(path=stand.directory / "control.sock", verbs={"status": status})
     await server.start()
@@ -137,7 +138,7 @@ async def test_pods_of_an_edgecore_without_an_engine_are_shown_as_last_seen(stan
         out = (await edgecore(stand, "pods"))[1]
     finally:
         await server.stop()
-    assert out.endswith("\nas last seen; pods are not looked after: no Docker\n  what to do: start it\n")
+    assert out.endswith("\nas last seen: no Docker Engine\n  what to do: start it\n")
 
 
 async def test_exec_passes_everything_on(stand: Stand) -> None:

@@ -131,3 +131,21 @@ async def test_status_says_since_when_pods_are_not_looked_after(
         await dockerd.kill()
         await until(lambda: part.edged.health().state is State.DEGRADED)
         assert before <= part.edged.health().since_ms <= before + 20_000
+
+
+async def test_status_counts_the_pods_that_do_not_run_as_they_should(
+    kubeedge: KubeEdgeCloud, dockerd: Dockerd, tmp_path: Path
+) -> None:
+    async with stand(kubeedge, dockerd, tmp_path) as part:
+        part.bind("web")
+        await part.phase_is("web", "Running")
+        assert part.edged.health().reason == ""
+        part.bind("bad", container("c", command=["/nope"]))
+        part.bind("rude", container("c", command=["sh", "-c", "exit 3"]))
+        await until(lambda: part.edged.health().details["pods_troubled"] == 2)
+        health = part.edged.health()
+        assert health.state is State.RUNNING
+        assert (health.reason, health.next_step) == (
+            "2 of 3 pods do not run as they should",
+            "edgecore pods -A says why",
+        )

@@ -75,3 +75,13 @@ def journal_prefix(root: logging.Logger) -> bool:
     formatter = root.handlers[0].formatter
     assert formatter is not None
     return formatter.format(record()).startswith("<4>")
+
+
+def test_our_own_docker_component_is_heard(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    """The library beside it has the same name: after an outage nothing said that the engine was back."""
+    log.setup(level="info", form="text")
+    log.get_logger("docker").info("connected to the Docker Engine")
+    logging.getLogger("docker.utils.config").info("Found file at path")
+    assert [line.split(" ", 1)[1].strip() for line in capsys.readouterr().err.splitlines()] == [
+        "info    docker: connected to the Docker Engine"
+    ]

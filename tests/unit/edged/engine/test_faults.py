@@ -376,3 +376,12 @@ def test_who_may_shield_from_the_oom_killer() -> None:
     own = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff"))
     assert may_protect(os.getpid()) == bool(int(own.split()[1], 16) >> 24 & 1)
     assert may_protect(0)
+
+
+async def test_an_engine_that_is_not_there_is_called_so(tmp_path: Path) -> None:
+    calls = Calls(tmp_path / "s", hung=lambda: None, threads=1)
+    calls.speak("1.41")
+    calls.start()
+    with pytest.raises(EngineAway, match=f"^no Docker Engine answers at {tmp_path}/s: No such file or directory$"):
+        await calls.run(lambda client: client.containers())
+    await calls.stop()
