@@ -182,7 +182,6 @@ class PodParts:
         storage = to_bytes(allocatable["ephemeral-storage"])
         self.probes = ProbeRunner(scope, engine=engine, clock=clock, on_change=self._probed, events=self.events)
         runtime = PodRuntime(
-            scope,
             engine=engine,
             volumes=self.volumes,
             objects=self.objects,

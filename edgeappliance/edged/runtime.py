@@ -1,6 +1,5 @@
 """Carries out what reconcile decided for a pod: sandbox, image, volumes, environment, hooks. One method an action."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,43 +8,32 @@ import msgspec
 
 from edgeappliance.edged.engine.api import Credentials, Engine, EngineRefused, Image, LogQuery
 from edgeappliance.edged.engine.auth import credentials_for
-from edgeappliance.edged.engine.create import SandboxSettings, container_body, sandbox_body
+from edgeappliance.edged.engine.create import SandboxSettings, container_body
+from edgeappliance.edged.engine.security import check_user
 from edgeappliance.edged.events import EventRecorder
 from edgeappliance.edged.hooks import POST_START_LIMIT, Hook, HookFailed, Hooks
 from edgeappliance.edged.images import ImageNever, Images, ImageWait
 from edgeappliance.edged.objects import Objects
-from edgeappliance.edged.pause.archive import IMAGE as PAUSE
-from edgeappliance.edged.pause.archive import archive as pause_archive
 from edgeappliance.edged.pods.environment import ConfigMissing, Facts, environment, references
 from edgeappliance.edged.pods.limits import Unsupported
 from edgeappliance.edged.pods.observed import Kind, ObservedContainer
 from edgeappliance.edged.pods.plan import Probed, Situation, StartContainer, StopContainer, Stopping
-from edgeappliance.edged.pods.reconcile import SANDBOX_CHANGED
 from edgeappliance.edged.pods.resources import qos_class
 from edgeappliance.edged.pods.spec import Container, Pod, spec_hash
 from edgeappliance.edged.pods.status import pod_status
 from edgeappliance.edged.probes.runner import ProbeRunner
+from edgeappliance.edged.sandboxes import Sandboxes, StartFailed, engine_name
 from edgeappliance.edged.volumes.errors import FAILED_MOUNT, VolumeError
 from edgeappliance.edged.volumes.pod import PodVolumes
 from edgeappliance.kernel.clock import Clock
-from edgeappliance.kernel.errors import ApplianceError, InputError
+from edgeappliance.kernel.errors import InputError
 from edgeappliance.kernel.log import get_logger
-from edgeappliance.kernel.supervisor import TaskScope
 
 MESSAGE_LIMIT = 4096
 """Bytes of a termination message (Kubernetes, terminationMessagePath)."""
 
 LOG_LINES, LOG_BYTES = 80, 2048
 """What FallbackToLogsOnError takes of the end of the log (Kubernetes, terminationMessagePolicy)."""
-
-
-class StartFailed(ApplianceError):
-    """A container that could not be started: its waiting reason, and when to try again (s; None: by back-off)."""
-
-    def __init__(self, reason: str, message: str, *, retry_in: float | None = None) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.retry_in = retry_in
 
 
 class PodRuntime:
@@ -56,7 +44,6 @@ class PodRuntime:
 
     def __init__(
         self,
-        scope: TaskScope,
         *,
         engine: Engine,
         volumes: PodVolumes,
@@ -69,9 +56,9 @@ class PodRuntime:
         facts: Facts,
         settings: SandboxSettings,
     ) -> None:
-        self._scope = scope
         self._engine = engine
         self._images = Images(engine, clock=clock)
+        self._sandboxes = Sandboxes(engine, volumes=volumes, events=events, node=node, settings=settings)
         self._volumes = volumes
         self._objects = objects
         self._probes = probes
@@ -83,8 +70,6 @@ class PodRuntime:
         self._facts = facts
         self._settings = settings
         self._hooked: set[str] = set()
-        self._least_score = -1000
-        self._scores_tried = False
         self._pulling: set[tuple[str, str]] = set()
         self._ready_before: dict[str, Probed] = {}
         self._ips: dict[str, str] = {}
@@ -99,53 +84,7 @@ class PodRuntime:
 
     async def start_sandbox(self, pod: Pod, attempt: int) -> ObservedContainer:
         """Volumes, then the container that holds the pod's network. Raises StartFailed, EngineAway."""
-        if attempt > 0:
-            self._events.pod(pod, "Normal", "SandboxChanged", SANDBOX_CHANGED)
-        try:
-            await self._volumes.prepare(pod, self._facts_of(pod))
-        except VolumeError as error:
-            self._events.pod(pod, "Warning", error.reason, error.message)
-            raise StartFailed("ContainerCreating", error.message) from None
-        if await self._engine.image(PAUSE) is None:
-            await self._engine.load(await asyncio.to_thread(pause_archive))
-        body = sandbox_body(
-            pod,
-            node=self._node,
-            attempt=attempt,
-            image=PAUSE,
-            mounts=self._volumes.sandbox_mounts(pod),
-            settings=self._settings,
-        )
-        return await self._run_sandbox(pod, attempt, body)
-
-    async def _run_sandbox(self, pod: Pod, attempt: int, body: dict[str, Any]) -> ObservedContainer:
-        wanted = self._bounded(body)
-        id = ""
-        try:
-            id = await self._engine.create(body, name=_name(pod, "POD", attempt))
-            await self._engine.start(id)
-        except EngineRefused as error:
-            await self._discard(id)
-            if id and wanted < 0 and not self._scores_tried:
-                # An engine without CAP_SYS_RESOURCE (in a container, on some kernels) can protect nobody from the OOM
-                # killer, and its error does not say that this is why it starts nothing.
-                self._least_score, self._scores_tried = 0, True
-                return await self._run_sandbox(pod, attempt, body)
-            message = f"Failed to create pod sandbox: {error.message}"
-            self._events.pod(pod, "Warning", "FailedCreatePodSandBox", message)
-            raise StartFailed("ContainerCreating", message) from None
-        if wanted < 0:
-            self._scores_tried = True
-        container = await self._engine.inspect(id)
-        if container is None:
-            raise StartFailed("ContainerCreating", "the sandbox is gone", retry_in=1.0)
-        return container
-
-    def _bounded(self, body: dict[str, Any]) -> int:
-        """Keep the OOM score to what the engine is allowed to give; the score itself."""
-        host = body["HostConfig"]
-        host["OomScoreAdj"] = max(self._least_score, int(host.get("OomScoreAdj") or 0))
-        return int(host["OomScoreAdj"])
+        return await self._sandboxes.start(pod, attempt, self._facts_of(pod))
 
     async def start_container(
         self, pod: Pod, container: Container, action: StartContainer, sandbox: ObservedContainer | None
@@ -157,7 +96,7 @@ class PodRuntime:
         facts = self._facts_of(pod, sandbox)
         image = await self._image(pod, container)
         try:
-            _check_user(pod, container, image)
+            check_user(pod, container, image)
             env = await self._environment(pod, container, facts)
             await self._volumes.prepare(pod, facts)
             mounts = await self._volumes.mounts(
@@ -192,9 +131,9 @@ class PodRuntime:
         self, pod: Pod, container: Container, action: StartContainer, body: dict[str, Any]
     ) -> ObservedContainer:
         name = container.name
-        self._bounded(body)
+        self._sandboxes.bound(body)
         try:
-            id = await self._engine.create(body, name=_name(pod, name, action.attempt))
+            id = await self._engine.create(body, name=engine_name(pod, name, action.attempt))
         except EngineRefused as error:
             self._note(pod, name, "Warning", "Failed", f"Error: {error.message}")
             raise StartFailed("CreateContainerError", error.message) from None
@@ -216,7 +155,7 @@ class PodRuntime:
                 await self._volumes.verify(pod, name, started.pid)
             except VolumeError as error:
                 self._note(pod, name, "Warning", "Failed", f"Error: {error.message}")
-                await self._discard(id)
+                await self._sandboxes.discard(id)
                 raise StartFailed("RunContainerError", error.message) from None
         return started
 
@@ -435,15 +374,6 @@ class PodRuntime:
         self._ips.pop(pod.uid, None)
         self._probes.forget_pod(pod.uid)
 
-    async def _discard(self, id: str) -> None:
-        """Remove what was made and is of no use; what stays is removed by the next plan."""
-        if not id:
-            return
-        try:
-            await self._engine.remove(id)
-        except ApplianceError as error:
-            self._log.debug("container not removed", id=id[:12], reason=error.message)
-
     def _facts_of(self, pod: Pod, sandbox: ObservedContainer | None = None) -> Facts:
         host_ip = self._node_ip()
         ip = sandbox.ip if sandbox is not None else self._ips.get(pod.uid, "")
@@ -468,32 +398,3 @@ def _alone(pod: Pod, container: Container) -> Pod:
 
 def _spec(pod: Pod, name: str) -> Container | None:
     return next((container for container in pod.containers() if container.name == name), None)
-
-
-def _name(pod: Pod, container: str, attempt: int) -> str:
-    """As dockershim named them: people and tools know the form."""
-    metadata = pod.metadata
-    return f"k8s_{container}_{metadata.name}_{metadata.namespace}_{metadata.uid}_{attempt}"[:250]
-
-
-def _check_user(pod: Pod, container: Container, image: Image) -> None:
-    """runAsNonRoot, in a kubelet's words. Raises InputError."""
-    own, whole = container.security_context, pod.spec.security_context
-    strict = own.run_as_non_root if own.run_as_non_root is not None else whole.run_as_non_root
-    if not strict:
-        return
-    where = f'(pod: "{pod.metadata.name}_{pod.metadata.namespace}({pod.uid})", container: {container.name})'
-    user = own.run_as_user if own.run_as_user is not None else whole.run_as_user
-    if user is not None:
-        if user == 0:
-            raise InputError(f"container's runAsUser breaks non-root policy {where}", field="")
-        return
-    name = image.user.partition(":")[0]
-    if name in ("", "0", "root"):
-        raise InputError(f"container has runAsNonRoot and image will run as root {where}", field="")
-    if not name.isdecimal():
-        raise InputError(
-            f"container has runAsNonRoot and image has non-numeric user ({name}), "
-            f"cannot verify user is non-root {where}",
-            field="",
-        )

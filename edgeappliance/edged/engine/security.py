@@ -25,6 +25,29 @@ def user(pod: Pod, container: Container, image: Image) -> str:
     return f"{name}:{gid}"
 
 
+def check_user(pod: Pod, container: Container, image: Image) -> None:
+    """runAsNonRoot, in a kubelet's words. Raises InputError."""
+    own, whole = container.security_context, pod.spec.security_context
+    strict = own.run_as_non_root if own.run_as_non_root is not None else whole.run_as_non_root
+    if not strict:
+        return
+    where = f'(pod: "{pod.metadata.name}_{pod.metadata.namespace}({pod.uid})", container: {container.name})'
+    user = own.run_as_user if own.run_as_user is not None else whole.run_as_user
+    if user is not None:
+        if user == 0:
+            raise InputError(f"container's runAsUser breaks non-root policy {where}", field="")
+        return
+    name = image.user.partition(":")[0]
+    if name in ("", "0", "root"):
+        raise InputError(f"container has runAsNonRoot and image will run as root {where}", field="")
+    if not name.isdecimal():
+        raise InputError(
+            f"container has runAsNonRoot and image has non-numeric user ({name}), "
+            f"cannot verify user is non-root {where}",
+            field="",
+        )
+
+
 def group_add(pod: Pod) -> list[str]:
     """The supplementary groups of every process of the pod: its own, and the one that owns its volumes."""
     whole = pod.spec.security_context

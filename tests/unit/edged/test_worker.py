@@ -9,7 +9,8 @@ import pytest
 from edgeappliance.edged.engine.api import EngineAway
 from edgeappliance.edged.pods.observed import ObservedContainer, Phase
 from edgeappliance.edged.pods.plan import Probed, StopContainer
-from edgeappliance.edged.runtime import PodRuntime, StartFailed
+from edgeappliance.edged.runtime import PodRuntime
+from edgeappliance.edged.sandboxes import StartFailed
 from edgeappliance.edged.worker import PodWorker
 from edgeappliance.kernel.clock import ManualClock
 from edgeappliance.kernel.supervisor import TaskScope
