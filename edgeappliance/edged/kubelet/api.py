@@ -148,7 +148,7 @@ class KubeletApi:
         try:
             await route(exchange, words[1:])
         except EngineAway as error:
-            raise HttpError(503, error.message) from None
+            raise HttpError(503, self._engine.trouble or error.message) from None
         except EngineRefused as error:
             raise HttpError(500, error.message) from None
 
@@ -227,9 +227,11 @@ class KubeletApi:
         await exchange.answer(200, b"ok")
 
     def _running(self, rest: list[str]) -> str:
-        """The engine's id of the container that a path names. Raises HttpError."""
+        """The engine's id of the container that a path names. Raises HttpError, EngineAway."""
         namespace, name, uid, container = _address(rest, uid=True)
         pod = lookup.pod_of(self._pods, namespace=namespace, name=name, uid=uid)
+        if not self._engine.connected:  # what runs is not known
+            raise EngineAway(self._engine.trouble)
         return lookup.running(self._pods.observed(lookup.uid_of(pod)), container).id
 
 

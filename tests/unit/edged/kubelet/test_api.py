@@ -189,3 +189,21 @@ async def test_an_engine_that_is_away(dockerd: Dockerd, stand: Stand) -> None:
     assert status in (500, 503)
     assert text
     await dockerd.start()
+
+
+async def test_without_an_engine_every_road_into_a_pod_says_so(dockerd: Dockerd, stand: Stand) -> None:
+    """Not that the container is not there: nobody knows."""
+    await stand.pod("web", c=["sleep", "1000"])
+    await dockerd.kill()
+    async with asyncio.timeout(20):
+        while stand.engine.connected or "went away" in stand.engine.trouble:
+            await asyncio.sleep(0.05)
+    stand._observed.clear()  # as after a restart of edgecore
+    for method, target in (
+        ("POST", "/exec/default/web/c?command=true&output=1"),
+        ("POST", "/attach/default/web/c?output=1"),
+        ("GET", "/containerLogs/default/web/c"),
+    ):
+        async with client.request(stand.socket, method, target) as response:
+            text = (await response.read(1000)).decode()
+        assert (response.status, text) == (503, f"no Docker Engine answers at {dockerd.socket}: Connection refused")
