@@ -23,6 +23,9 @@ HIGH = 512 * 1024
 OUT_HIGH = 256 * 1024
 """Bytes not yet written at which writers wait."""
 
+OUT_LIMIT = 4 * 1024 * 1024
+"""Bytes not yet written at which a peer is given up: beyond writers' own there are only answers to its frames."""
+
 MAX_UNACCEPTED = 64
 STALL_PING = 15.0
 """Seconds of pause after which a ping finds out whether the peer is still there: a paused reader sees no end."""
@@ -191,6 +194,8 @@ class Spdy:
                     self._wanted.set()
                 if self._core.failed is not None:
                     raise self._core.failed
+                if self._core.pending > OUT_LIMIT:
+                    raise SpdyError("asks for more and more answers and reads none", field="connection")
                 await self._pause()
         except SpdyError as problem:
             error = ConnectionResetError(f"the peer broke SPDY: {problem}")
@@ -206,14 +211,21 @@ class Spdy:
 
     async def send(self, id: int, data: bytes, *, fin: bool = False) -> None:
         """Data of a stream. Raises OSError when the stream or the connection has ended."""
-        self._check()
-        if not self._core.send(id, data, fin=fin):
-            raise BrokenPipeError("the stream has ended")
-        self._wanted.set()
+        for start in range(0, max(len(data), 1), OUT_HIGH):
+            # Room is waited for first too: hundreds of streams would each put one more part there.
+            await self._room()
+            self._check()
+            part = data[start : start + OUT_HIGH]
+            if not self._core.send(id, part, fin=fin and start + OUT_HIGH >= len(data)):
+                raise BrokenPipeError("the stream has ended")
+            self._wanted.set()
+        await self._room()
+        self._forget(id)
+
+    async def _room(self) -> None:
         while self._core.pending > OUT_HIGH and self._error is None:
             self._written.clear()
             await self._written.wait()
-        self._forget(id)
 
     def reset(self, id: int, code: int) -> None:
         """End a stream in both directions."""

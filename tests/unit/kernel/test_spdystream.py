@@ -10,6 +10,7 @@ import pytest
 from edgeappliance.kernel import spdystream
 from edgeappliance.kernel.duplex import StreamDuplex
 from edgeappliance.kernel.spdystream import Spdy, SpdyStream, serve_spdy
+from edgeappliance.wire.spdy import SpdyCore
 
 
 async def pipes() -> tuple[StreamDuplex, StreamDuplex]:
@@ -120,7 +121,7 @@ async def test_a_peer_that_vanishes_during_a_stall_is_noticed(monkeypatch: pytes
             theirs = await accepted(server)
             await ours.write(b"x" * (spdystream.HIGH + 100_000))
             await asyncio.sleep(0.1)
-            assert not server.broken
+            assert [server.broken] == [False]
         async with asyncio.timeout(2):
             while not server.broken:
                 await asyncio.sleep(0.02)
@@ -180,3 +181,39 @@ async def test_many_writers_at_once() -> None:
             reading = [group.create_task(read_all(other)) for other in others]
         for other, task in zip(others, reading, strict=True):
             assert task.result() == other.headers["n"].encode() * 20_000
+
+
+async def test_many_writers_share_the_room_of_one_connection() -> None:
+    left, right = await pipes()
+    core = SpdyCore(client=True)
+    ids = [core.open({}) for _ in range(60)]
+    async with serve_spdy(left, client=False) as server:
+        await right.write(core.take())
+        streams = [await accepted(server) for _ in ids]
+        writers = [asyncio.create_task(stream.write(b"x" * 100_000)) for stream in streams]
+        await asyncio.sleep(0.2)
+        assert server._core.pending < 1024 * 1024
+        for writer in writers:
+            writer.cancel()
+        await asyncio.wait(writers)
+        await right.close()
+
+
+async def test_a_peer_that_only_asks_for_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spdystream, "OUT_LIMIT", 16 * 1024)
+    left, right = await pipes()
+
+    async def stands_still(data: bytes) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    core = SpdyCore(client=True)
+    async with serve_spdy(left, client=False) as server:
+        monkeypatch.setattr(server._duplex, "write", stands_still)
+        for _ in range(8):
+            for _ in range(500):
+                core.open({})
+            with contextlib.suppress(OSError):
+                await right.write(core.take())
+        async with asyncio.timeout(20):
+            await server.ended()
+    await right.close()
