@@ -1,10 +1,12 @@
 """Images for containers: is it there, must it be pulled, with which credentials, and when may it be tried again."""
 
 import asyncio
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgeappliance.edged.engine.api import Credentials, Engine, Image, PullFailed
+from edgeappliance.edged.engine.auth import split
 from edgeappliance.edged.engine.pull import parse
 from edgeappliance.edged.pods.spec import Container, Pod
 from edgeappliance.kernel.clock import Clock
@@ -13,6 +15,9 @@ from edgeappliance.kernel.log import get_logger
 
 INITIAL, MAXIMUM = 10.0, 300.0
 """Seconds between tries of an image that cannot be pulled, doubling."""
+
+PULLS = 2
+"""Pulls that run at the same time: more would only share the same line and card."""
 
 Note = Callable[[str, str, str], None]
 """Event type, reason, message."""
@@ -47,14 +52,24 @@ class _Trouble:
     unreachable: bool
 
 
+@dataclass(slots=True)
+class _Silence:
+    until: float
+    message: str
+
+
 class Images:
-    """One pull at a time for each image, however many pods want it."""
+    """One pull at a time for each image, however many pods want it. What waits for its turn at a registry that has just
+    not answered somebody else does not ask it as well."""
 
     def __init__(self, engine: Engine, *, clock: Clock) -> None:
         self._engine = engine
         self._clock = clock
         self._troubles: dict[tuple[str, str], _Trouble] = {}
-        self._pulls: dict[str, asyncio.Lock] = {}
+        self._silences: dict[str, _Silence] = {}
+        """By registry."""
+        self._pulls: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._turns = asyncio.Semaphore(PULLS)
         self._log = get_logger("edged")
 
     async def ensure(self, pod: Pod, container: Container, *, credentials: Sequence[Credentials], note: Note) -> Image:
@@ -98,19 +113,17 @@ class Images:
             )
         lock = self._pulls.setdefault(name, asyncio.Lock())
         try:
-            async with lock:
+            async with lock, self._turns:
+                self._check_silence(name)
                 note("Normal", "Pulling", f'Pulling image "{name}"')
                 began = self._clock.monotonic()
-                image = await self._engine.pull(name, credentials)
+                image = await self._ask(name, credentials)
         except PullFailed as error:
             delay = min(MAXIMUM, trouble.delay * 2) if trouble is not None else INITIAL
             away = error.unreachable
             self._troubles[(uid, name)] = _Trouble(self._clock.monotonic() + delay, delay, error.message, away)
             note("Warning", "Failed", f'Failed to pull image "{name}": {error.message}')
             raise ImageWait(error.reason, error.message, retry_in=delay, unreachable=away) from None
-        finally:
-            if not lock.locked():
-                self._pulls.pop(name, None)
         ended = self._clock.monotonic()
         took, waited = _duration(ended - began), _duration(ended - now)
         note(
@@ -122,14 +135,26 @@ class Images:
         self._troubles.pop((uid, name), None)
         return image
 
+    async def _ask(self, name: str, credentials: Sequence[Credentials]) -> Image:
+        registry = split(name)[0]
+        try:
+            image = await self._engine.pull(name, credentials)
+        except PullFailed as error:
+            if error.unreachable:
+                self._silences[registry] = _Silence(self._clock.monotonic() + INITIAL, error.message)
+            raise
+        self._silences.pop(registry, None)
+        return image
+
+    def _check_silence(self, name: str) -> None:
+        silence = self._silences.get(split(name)[0])
+        if silence is not None and self._clock.monotonic() < silence.until:
+            raise PullFailed(silence.message, unreachable=True)
+
     def forget(self, uid: str) -> None:
         """The pod is gone."""
         for key in [key for key in self._troubles if key[0] == uid]:
             del self._troubles[key]
-
-    def retry_now(self) -> None:
-        """A new configuration or credential: what failed may be tried at once."""
-        self._troubles.clear()
 
 
 def _duration(seconds: float) -> str:

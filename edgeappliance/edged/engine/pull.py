@@ -14,6 +14,9 @@ from edgeappliance.edged.engine.wire import Answer, ask, refusal
 SILENCE = 300.0
 """Seconds without a word of progress after which a pull is given up. Unpacking onto a slow card is silent for long."""
 
+FIRST_WORD = 60.0
+"""Seconds for the first word, which the engine has when it has read the manifest."""
+
 MAX_LINE = 1024 * 1024
 
 _UNREACHABLE = re.compile(
@@ -54,7 +57,12 @@ async def pull(socket: Path, api: str, name: str, credentials: Credentials | Non
     if credentials is not None:
         headers["X-Registry-Auth"] = auth.header(credentials, auth.split(name)[0])
     target = f"{api}/images/create?{urlencode({'fromImage': repository, 'tag': tag})}"
-    answer = await ask(socket, "POST", target, headers=headers, timeout=SILENCE)
+    try:
+        async with asyncio.timeout(FIRST_WORD):
+            answer = await ask(socket, "POST", target, headers=headers, timeout=SILENCE)
+    except TimeoutError:
+        registry = auth.split(name)[0]
+        raise PullFailed(f"no answer from registry {registry} within {FIRST_WORD:g} s", unreachable=True) from None
     try:
         if answer.status != 200:
             raise _failed(refusal(answer.status, await answer.body()).message)
