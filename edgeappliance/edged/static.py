@@ -84,6 +84,8 @@ class StaticPods:
         self._errors: dict[str, str] = {}
         self._listeners: list[Callable[[list[Pair]], None]] = []
         self._running = False
+        self._readable = False
+        self._told = False
         self._log = get_logger("static")
 
     def on_change(self, callback: Callable[[list[Pair]], None]) -> None:
@@ -98,7 +100,8 @@ class StaticPods:
         """Read the folder; it may be absent."""
         await self._look()
         self._running = True
-        self._tell()
+        if self._readable:
+            self._tell()
         self._scope.spawn(self._watch(), name="watch")
 
     async def stop(self) -> None:
@@ -117,10 +120,11 @@ class StaticPods:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(self._check)
-            if await self._look():
+            if await self._look() or (self._readable and not self._told):
                 self._tell()
 
     def _tell(self) -> None:
+        self._told = True
         pods = self.pods()
         for listener in self._listeners:
             listener(pods)
@@ -130,9 +134,11 @@ class StaticPods:
         try:
             looks = await asyncio.to_thread(_scan, self._directory)
         except OSError as error:
-            # Not readable just now is no reason to end pods that run.
+            # Not readable just now is no reason to end pods that run, nor to say that there are none.
+            self._readable = False
             self._note({str(self._directory): error.strerror or str(error)})
             return False
+        self._readable = True
         changed = [name for name, look in looks.items() if self._looks.get(name) != look]
         gone = [name for name in self._looks if name not in looks]
         if not changed and not gone:

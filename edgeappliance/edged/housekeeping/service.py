@@ -199,6 +199,8 @@ class Housekeeping:
         }
         remains = self._orphans.find(strays=strays, directories=directories, known=self._pods.workers.keys())
         for container in remains.containers:
+            if container.pod_uid in self._pods.workers:
+                continue  # the cloud has sent its pod meanwhile
             self._log.warning(
                 "a container of a pod that nobody knows is removed",
                 container=container.name or "sandbox",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeappliance.kernel.component import State
+from edgeappliance.wire.resource import ResourceName
 from tests.support.dockerd import Dockerd
 from tests.support.kubeedge_cloud import KubeEdgeCloud
 from tests.support.pods import container, shell
@@ -149,3 +150,75 @@ async def test_status_counts_the_pods_that_do_not_run_as_they_should(
             "2 of 3 pods do not run as they should",
             "edgecore pods -A says why",
         )
+
+
+async def test_a_pod_that_comes_back_while_it_is_ended_runs_again(
+    kubeedge: KubeEdgeCloud, dockerd: Dockerd, tmp_path: Path
+) -> None:
+    """The API was restored from a backup, say: the object is the same, and must not be deleted for us."""
+    async with stand(kubeedge, dockerd, tmp_path) as part:
+        uid = part.bind("web", shell("sleep 1000"), terminationGracePeriodSeconds=2)
+        await part.phase_is("web", "Running")
+        ids = {item.id for item in await part.containers(uid)}
+        part.push("delete", "web")
+        await until(lambda: part.edged.workers[uid].stopping is not None)
+        part.push("insert", "web")
+        await until(lambda: sum(item.running and item.id not in ids for item in part.edged.observed(uid)) == 2)
+        assert kubeedge.messages("default/pod/web", "delete") == []
+        assert ids.isdisjoint({item.id for item in await part.containers(uid)})
+        rows = await part.database.read(lambda transaction: transaction.one("SELECT count(*) FROM pod"))
+        assert rows == (1,)
+
+
+async def test_a_storm_of_changes_is_few_refreshes(kubeedge: KubeEdgeCloud, dockerd: Dockerd, tmp_path: Path) -> None:
+    async with stand(kubeedge, dockerd, tmp_path) as part:
+        settings = kubeedge.object("ConfigMap", "default", "settings", data={"a": "0"})
+        kubeedge.objects["default/configmap/settings"] = settings
+        uid = part.bind("web", volumes=[{"name": "v", "configMap": {"name": "settings"}}])
+        await part.phase_is("web", "Running")
+        file = tmp_path / "state" / "pods" / uid / "volumes" / "v" / "a"
+        began: list[int] = []
+        refresh = part.edged._runtime.refresh
+
+        async def counted(pod: Any) -> None:
+            began.append(1)
+            await refresh(pod)
+
+        part.edged._runtime.refresh = counted  # type: ignore[method-assign]
+        for number in range(200):
+            settings["data"] = {"a": str(number)}
+            await part.parts.objects._changed(_Changed("default/configmap/settings"))
+        assert len(tasks(part, "refresh ")) == 1
+        kubeedge.push("update", "default/configmap/settings", settings)
+        await until(lambda: file.read_text() == "199")
+        assert len(began) < 10
+
+
+class _Changed:
+    """Of an object, as metamanager tells it."""
+
+    operation = "update"
+    value = None
+
+    def __init__(self, resource: str) -> None:
+        self.resource = ResourceName.parse(resource)
+
+
+async def test_a_node_that_lost_its_database_ends_nothing_that_its_cloud_does_not_send_again(
+    kubeedge: KubeEdgeCloud, dockerd: Dockerd, tmp_path: Path
+) -> None:
+    async with stand(kubeedge, dockerd, tmp_path) as part:
+        uid = part.bind("web")
+        await part.phase_is("web", "Running")
+        ids = {item.id for item in await part.containers(uid)}
+        ready = part.object("web")["status"]["containerStatuses"][0]["state"]
+    for file in (tmp_path / "state").glob("edge.db*"):
+        file.unlink()
+    async with stand(kubeedge, dockerd, tmp_path) as part:
+        await until(lambda: uid in part.edged.strays)
+        part.edged._linked_since = -1e9  # for very long
+        assert not part.edged.known_is_complete()  # KubeEdge believes that the node has all
+        part.push("update", "web")
+        await until(lambda: len(part.edged.observed(uid)) == 2)
+        assert {item.id for item in await part.containers(uid)} == ids
+        assert part.object("web")["status"]["containerStatuses"][0]["state"] == ready

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from edgeappliance.edged.pods.reading import read_pod
 from edgeappliance.edged.static import Pair, StaticPods, mirror, read_document, static_pod
-from edgeappliance.kernel.clock import ManualClock
+from edgeappliance.kernel.clock import ManualClock, SystemClock
 from edgeappliance.kernel.component import State
 from edgeappliance.kernel.errors import InputError
-from edgeappliance.kernel.supervisor import Supervisor
+from edgeappliance.kernel.supervisor import Supervisor, TaskScope
 
 POD = """
 apiVersion: v1
@@ -264,3 +264,21 @@ def test_an_annotation_cannot_pose_as_a_mirror() -> None:
     assert "kubernetes.io/config.mirror" not in pod["metadata"]["annotations"]
     assert pod["metadata"]["annotations"]["kubernetes.io/config.source"] == "file"
     assert "ownerReferences" not in mirror(pod, node="Edge_1")["metadata"]
+
+
+async def test_a_folder_that_cannot_be_read_yet_does_not_say_that_there_are_no_pods(tmp_path: Path) -> None:
+    """Its disk may be mounted later: what runs must not be taken for remains until then."""
+    folder = tmp_path / "manifests"
+    folder.write_text("no folder")
+    told: list[int] = []
+    scope = TaskScope("static", lambda error: None)
+    static = StaticPods(scope, directory=folder, node="edge-1", clock=SystemClock(), check=0.02)
+    static.on_change(lambda pods: told.append(len(pods)))
+    await static.start()
+    await asyncio.sleep(0.1)
+    assert told == []
+    folder.unlink()
+    folder.mkdir()
+    await asyncio.sleep(0.2)
+    await static.stop()
+    assert told == [0]
