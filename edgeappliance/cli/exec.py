@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from edgeappliance.cli.output import ReaderGone, write_all
-from edgeappliance.cli.pods import get_pods, no_answer, pick_container
+from edgeappliance.cli.pods import get_pods, no_answer, pick_container, refusal
 from edgeappliance.kernel.errors import PermanentError, TransientError
 from edgeappliance.kernel.spdystream import Spdy, SpdyStream, serve_spdy
 from edgeappliance.kernel.web.client import HttpUnreachable, upgrade
@@ -63,7 +63,7 @@ async def _run(socket: Path, target: str, *, stdin: bool, terminal: bool) -> Res
     except HttpUnreachable as error:
         raise no_answer(socket, error) from None
     if answer.duplex is None:
-        raise PermanentError(answer.body.decode("utf-8", "replace").strip() or f"status {answer.status}")
+        raise refusal(answer.status, answer.body)
     async with serve_spdy(answer.duplex, client=True) as spdy:
         try:
             return await _Session(spdy, stdin=stdin, terminal=terminal).run()

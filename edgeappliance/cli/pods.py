@@ -133,8 +133,7 @@ async def _answer(socket: Path, target: str) -> AsyncIterator[Response]:
         raise no_answer(socket, error) from None
     try:
         if response.status != 200:
-            text = (await response.read(MAX_REFUSAL)).decode("utf-8", "replace").strip()
-            raise PermanentError(text or f"status {response.status}")
+            raise refusal(response.status, await response.read(MAX_REFUSAL))
         yield response
     finally:
         await asking.__aexit__(None, None, None)
@@ -148,6 +147,12 @@ def no_answer(socket: Path, error: HttpUnreachable) -> OperatorError:
         step = "is edgecore running with edged.enable = true? start it with: edgecore run"
         return OperatorError(f"nothing answers on {socket}", next_step=step)
     return OperatorError(f"no answer: {error.message}", next_step="see: edgecore status")
+
+
+def refusal(status: int, body: bytes) -> PermanentError:
+    """What a person reads when the kubelet API refuses; 503: it cannot, for now, and `status` says what is missing."""
+    text = body.decode("utf-8", "replace").strip() or f"status {status}"
+    return PermanentError(text, next_step="see: edgecore status" if status == 503 else "")
 
 
 def _namespace(pod: Mapping[str, Any]) -> str:

@@ -269,3 +269,18 @@ def test_spans_and_counts() -> None:
     for bad in ("", "-1", "x", "9" * 10):
         with pytest.raises(Exception, match="is not a number"):
             count(bad)
+
+
+async def test_without_an_engine_the_next_step_is_named(dockerd: Dockerd, stand: Stand) -> None:
+    await stand.pod("web", c=["sleep", "1000"])
+    await dockerd.kill()
+    async with asyncio.timeout(20):
+        while "answers" not in stand.engine.trouble:
+            await asyncio.sleep(0.05)
+    for verb in (["logs", "web"], ["exec", "web", "--", "true"]):
+        assert await edgecore(stand, *verb) == (
+            1,
+            "",
+            f"edgecore: no Docker Engine answers at {dockerd.socket}: Connection refused\n"
+            "  what to do: see: edgecore status\n",
+        )
