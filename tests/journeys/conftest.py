@@ -4,7 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.support.gateway_site import place, site
 from tests.support.stand import Stand
+
+__all__ = ["place", "site", "stand"]
 
 
 @pytest.fixture
