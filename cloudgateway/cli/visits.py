@@ -57,7 +57,8 @@ def listing(config: GatewaySettings) -> int:
 def _left(seconds: int) -> str:
     if seconds < 0:
         return "expired"
-    return f"{seconds / _HOUR:.0f} h left" if seconds >= 2 * _HOUR else f"{seconds / 60:.0f} min left"
+    minutes = round(seconds / 60)
+    return f"{minutes / 60:.0f} h left" if minutes >= 120 else f"{minutes} min left"
 
 
 def revoke(config: GatewaySettings, jti: str) -> int:

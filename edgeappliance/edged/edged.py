@@ -36,7 +36,7 @@ MIRROR = "kubernetes.io/config.mirror"
 COMMIT_INTERVAL = 10.0
 """Seconds between commits of statuses: a power cut costs at most that."""
 
-INTERESTING = frozenset({"start", "die", "destroy", "pause", "unpause", "restart"})
+INTERESTING = frozenset({"start", "die", "oom", "destroy", "pause", "unpause", "restart"})
 """Engine events after which a container is looked at."""
 
 LIST_AGAIN = 1.0
@@ -426,8 +426,10 @@ class Edged:
             return
         if event.action == "destroy":
             worker.vanished(event.id)
-        else:
-            self._looks.look(worker, event.id)
+            return
+        if event.action == "oom":
+            worker.out_of_memory(event.id)
+        self._looks.look(worker, event.id)
 
     def _object_changed(self, kind: str, namespace: str, name: str) -> None:
         """A config map or secret is new or different: volumes follow, and what waited for it goes on."""

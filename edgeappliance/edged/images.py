@@ -112,10 +112,10 @@ class Images:
                 unreachable=trouble.unreachable,
             )
         lock = self._pulls.setdefault(name, asyncio.Lock())
+        note("Normal", "Pulling", f'Pulling image "{name}"')  # a kubelet says so before its turn has come
         try:
             async with lock, self._turns:
                 self._check_silence(name)
-                note("Normal", "Pulling", f'Pulling image "{name}"')
                 began = self._clock.monotonic()
                 image = await self._ask(name, credentials)
         except PullFailed as error:

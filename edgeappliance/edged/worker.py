@@ -29,6 +29,9 @@ from edgeappliance.kernel.errors import ApplianceError
 from edgeappliance.kernel.log import get_logger
 from edgeappliance.kernel.supervisor import TaskScope
 
+KILLED = 137
+"""Exit code of a process that was killed."""
+
 AGAIN = 10.0
 """Seconds until the next look after a fault of ours."""
 
@@ -96,6 +99,7 @@ class PodWorker:
         self._cleaning: asyncio.Task[None] | None = None
         self._observed = False
         self._told: set[str] = set()
+        self._starved: set[str] = set()
         self._log = get_logger("edged")
         self._loop = scope.spawn(self._run(), name=f"pod {pod.key}")
 
@@ -175,13 +179,24 @@ class PodWorker:
             self._end_hook(container.id)
             if known is not None and known.message:
                 container = replace(container, message=known.message)
+            if container.id in self._starved and container.exit_code == KILLED:
+                container = replace(container, oom_killed=True)
         self._containers[container.id] = container
         if not (container.running and self._is_prepared(container.name)):
             self._runtime.observed(self.pod, container)
         self.wake()
 
+    def out_of_memory(self, id: str) -> None:
+        """The kernel killed a process of it. The engine says so of the container only when it heard of that before the
+        container's end, which is not certain."""
+        self._starved.add(id)
+        known = self._containers.get(id)
+        if known is not None:
+            self.observe(known)
+
     def vanished(self, id: str) -> None:
         """The engine knows it no more."""
+        self._starved.discard(id)
         if not self._observed:
             self._told.add(id)
         self._containers.pop(id, None)

@@ -76,8 +76,7 @@ async def test_a_silent_registry_holds_up_no_box_that_has_the_images(
         await images.ensure(again, again.spec.containers[0], credentials=[], note=notes)
         assert time.monotonic() - began - took < 1.0  # it was asked a moment ago
     assert [reason for _, reason, _ in notes].count("PullSkipped") == 17
-    assert [reason for _, reason, _ in notes].count("Pulling") <= 2
-    assert took < 6
+    assert took < 6  # asked by each in turn, it would be 16 s
 
 
 async def test_an_image_that_is_not_here_says_that_its_registry_is_silent(

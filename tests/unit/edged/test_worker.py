@@ -205,3 +205,16 @@ async def test_the_log_tells_of_every_crash_with_its_exit_code(bench: Bench, cap
     assert [(line["reason"], line["why"]) for line in lines] == [
         ("CrashLoopBackOff", "back-off 10s, ended with exit code 3")
     ]
+
+
+async def test_a_container_that_starved_is_oom_killed_whatever_the_engine_heard_first() -> None:
+    scope = TaskScope("edged", lambda error: None)
+    bench = Bench(scope)
+    ended = exited(bench.pod, "one", code=137)
+    other = exited(bench.pod, "a", code=1)
+    for container in (ended, other):
+        bench.worker.observe(container)
+        bench.worker.out_of_memory(container.id)
+    seen = {container.name: container.oom_killed for container in bench.worker.containers}
+    assert seen == {"one": True, "a": False}
+    await scope.cancel()
