@@ -9,6 +9,7 @@ mkdir -p "$target"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
-apt-get download -qq -o APT::Sandbox::User=root kubernetes-client >/dev/null
+fetch() { apt-get download -qq -o APT::Sandbox::User=root kubernetes-client >/dev/null; }
+fetch 2>/dev/null || { apt-get update -qq && fetch; } # a machine that has never asked for lists
 dpkg-deb -x kubernetes-client_*.deb tree
 install -m 755 tree/usr/bin/kubectl "$target/kubectl"
