@@ -63,7 +63,7 @@ class WebServer:
             if self._unix is not None:
                 self._server = await self._listen_unix(self._unix)
             else:
-                self._server = await asyncio.start_server(self._accepted, self._host, self._port, ssl=self._tls)
+                self._server = await asyncio.start_server(self._serve, self._host, self._port, ssl=self._tls)
         except OSError as error:
             raise OperatorError(
                 f"cannot listen on {self._where()}: {error.strerror or error}",
@@ -79,6 +79,7 @@ class WebServer:
         self._server = None
         if self._unix is not None:
             self._unix.unlink(missing_ok=True)
+        await asyncio.sleep(0)  # a connection accepted just now gets its task
         doomed = dict(self._connections)
         for task in doomed:
             task.cancel()
@@ -104,30 +105,23 @@ class WebServer:
     async def _listen_unix(self, path: Path) -> asyncio.Server:
         if await _somebody_listens(path):
             raise OperatorError(f"another process answers on {path}", next_step="stop it first")
-        return await asyncio.start_unix_server(self._accepted, sock=_bind(path))
-
-    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Not a coroutine: a connection that comes while we stop must not wait for a task that never begins."""
-        if self._server is None or len(self._connections) >= self._max_connections:
-            if self._server is not None:
-                self._turned_away += 1
-                self._log.warning("connection turned away", at=self._where(), connections=len(self._connections))
-            writer.transport.abort()
-            return
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer), name=f"web {self._where()}")
-        self._connections[task] = writer
-        task.add_done_callback(self._ended)
+        return await asyncio.start_unix_server(self._serve, sock=_bind(path))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        keep_alive(writer)
-        await Connection(reader, writer, self._handler).serve()
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        writer = self._connections.pop(task)
-        if not writer.transport.is_closing():  # cancelled before it began
+        task = asyncio.current_task()
+        if task is None or len(self._connections) >= self._max_connections:
+            self._turned_away += 1
+            self._log.warning("connection turned away", at=self._where(), connections=len(self._connections))
             writer.transport.abort()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._log.error("connection failed", at=self._where(), error=error, exc_info=error)
+            return
+        self._connections[task] = writer
+        try:
+            keep_alive(writer)
+            await Connection(reader, writer, self._handler).serve()
+        except asyncio.CancelledError:
+            return  # stop(); asyncio's stream server would log the cancellation as an error
+        finally:
+            del self._connections[task]
 
 
 def keep_alive(writer: asyncio.StreamWriter) -> None:
