@@ -26,8 +26,10 @@ async def relay(one: Duplex, other: Duplex) -> None:
     try:
         await first_of(_carry(one, other), _carry(other, one), name="relay")
     finally:
-        await one.close()
-        await other.close()
+        try:
+            await one.close()
+        finally:  # also when we are cancelled once more while the first one closes
+            await other.close()
 
 
 async def _carry(source: Duplex, target: Duplex) -> None:

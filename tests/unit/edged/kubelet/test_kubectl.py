@@ -78,8 +78,11 @@ class Front:
             await exchange.answer(answer.status, answer.body)
             return
         chosen = answer.headers["x-stream-protocol-version"]
-        duplex = await exchange.upgrade([("Upgrade", "SPDY/3.1"), ("X-Stream-Protocol-Version", chosen)])
-        await relay(duplex, answer.duplex)
+        try:
+            duplex = await exchange.upgrade([("Upgrade", "SPDY/3.1"), ("X-Stream-Protocol-Version", chosen)])
+            await relay(duplex, answer.duplex)
+        finally:
+            await answer.duplex.close()
 
 
 @pytest.fixture
