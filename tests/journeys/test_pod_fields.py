@@ -90,7 +90,7 @@ async def test_environment_and_command(site: PodSite) -> None:
         args=["$(FIRST)", "$$(FIRST) $(NOBODY)", "$(PASSWORD)"],
         env=env,
         envFrom=sources,
-        workingDir="/work/deep",
+        workingDir="/srv/deep",
         resources={"limits": {"cpu": "1500m", "memory": "64Mi"}, "requests": {"cpu": "250m"}},
     )
     side = shell(SLEEPS, "side", resources={"limits": {"memory": "32Mi"}})
@@ -118,7 +118,7 @@ async def test_environment_and_command(site: PodSite) -> None:
     assert seen["HOSTNAME"] == "env"
     assert not {"MAYBE", "NEVER", "blob"} & seen.keys()
     assert "ARGS one|$(FIRST) $(NOBODY)|h u$s$h" in out
-    assert out.splitlines()[-1] == "/work/deep"
+    assert out.splitlines()[-1] == "/srv/deep"
 
 
 def status_of(text: str) -> dict[str, str]:
